@@ -1,0 +1,13 @@
+"""Beliefs: filtering laws that can be evaluated, sampled and summarised."""
+
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.gaussian import GaussianBelief
+from jkofilter.beliefs.grid import GridBelief
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.beliefs.quantile import QuantileBelief
+
+BELIEF_TYPES: dict[str, type[Belief]] = {
+    kind.__name__: kind for kind in (GaussianBelief, GridBelief, ParticleBelief, QuantileBelief)
+}
+
+__all__ = ["BELIEF_TYPES", "Belief", "GaussianBelief", "GridBelief", "ParticleBelief", "QuantileBelief"]

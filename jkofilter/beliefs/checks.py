@@ -1,0 +1,33 @@
+"""Argument checks every belief shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter.errors import InputError
+
+
+def checked_points(x: Tensor, dim: int) -> Tensor:
+    """``x`` as it is, once its shape is (n, dim).
+
+    Raises:
+        InputError: another shape.
+    """
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != dim:
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"x must be a tensor of shape (n, {dim}), got {shape}.")
+    return x
+
+
+def checked_quantile(q: float, coordinate: int, dim: int) -> None:
+    """Raise InputError unless 0 < q < 1 and 0 <= coordinate < dim."""
+    if not 0 < q < 1:
+        raise InputError(f"q must lie strictly between 0 and 1, got {q!r}.")
+    if not 0 <= coordinate < dim:
+        raise InputError(f"coordinate must be between 0 and {dim - 1}, got {coordinate!r}.")
+
+
+def generator_or_default(generator: Generator | None, device: torch.device) -> Generator:
+    """``generator``, or a fresh one seeded with 0, so that the global generators stay untouched."""
+    return torch.Generator(device=device).manual_seed(0) if generator is None else generator

@@ -1,0 +1,20 @@
+"""Filters, one a file, behind one protocol."""
+
+from jkofilter.filters.base import Filter, StepInfo
+from jkofilter.filters.ensemble import EnsembleKalmanFilter
+from jkofilter.filters.grid import GridFilter
+from jkofilter.filters.jko import JKOFilter
+from jkofilter.filters.kalman import KalmanFilter
+from jkofilter.filters.particle import ParticleFilter
+from jkofilter.filters.unscented import UnscentedKalmanFilter
+
+__all__ = [
+    "EnsembleKalmanFilter",
+    "Filter",
+    "GridFilter",
+    "JKOFilter",
+    "KalmanFilter",
+    "ParticleFilter",
+    "StepInfo",
+    "UnscentedKalmanFilter",
+]

@@ -1,0 +1,118 @@
+"""The ensemble Kalman filter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.errors import FilterError, InputError
+from jkofilter.filters.base import Runnable, StepInfo, checked_belief, checked_duration, checked_reading
+from jkofilter.models.observations import NonlinearGaussian
+from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
+from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
+
+
+@dataclass(frozen=True)
+class EnsembleKalmanFilter(Runnable):
+    """Stochastic EnKF with perturbed observations (Burgers, van Leeuwen & Evensen 1998); Gaussian noise only.
+
+    Members move by Euler-Maruyama, so the prediction is right for any potential; the update is linear regression of
+    the state on the predicted readings, exact only in the linear-Gaussian case and with many members. Own code, not
+    filterpy's: that one draws from NumPy's global generator and loops over members.
+
+    Attributes:
+        model: what to track; its observation must be NonlinearGaussian or LinearGaussian.
+        members: how many.
+        substep: largest Euler-Maruyama step, time.
+
+    Raises:
+        InputError: a setting out of range, or other observation noise.
+    """
+
+    model: StateSpaceModel
+    members: int = 1_000
+    substep: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, StateSpaceModel):
+            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
+        if not isinstance(self.model.observation, NonlinearGaussian):
+            raise InputError(
+                f"model has the observation {type(self.model.observation).__name__}, but EnsembleKalmanFilter needs "
+                "NonlinearGaussian or LinearGaussian; use ParticleFilter or JKOFilter."
+            )
+        if not isinstance(self.members, int) or self.members < 2:
+            raise InputError(f"members must be an integer of 2 or more, got {self.members!r}.")
+        if not 0 < self.substep < math.inf:
+            raise InputError(f"substep must be positive and finite, got {self.substep!r}.")
+
+    def init(self, generator: Generator) -> ParticleBelief:
+        """Draws of the prior, equally weighted as they stay."""
+        return self._belief(0.0, sample_prior(self.model.prior, self.members, generator), 0.0)
+
+    def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        """Move every member.
+
+        Raises:
+            InputError: another filter's belief, or a bad duration.
+            FilterError: a member left the finite numbers.
+        """
+        start = perf_counter()
+        now = checked_belief(belief, ParticleBelief)
+        duration = checked_duration(duration)
+        if duration == 0:
+            return now, StepInfo(status="skipped")
+        x = euler_maruyama(self.model.sde, now.particles, duration, self.substep, generator)
+        if not torch.isfinite(x).all():
+            raise FilterError(
+                f"substep {self.substep:g} is too long for this potential: a member blew up between time "
+                f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
+            )
+        return self._belief(now.time + duration, x, now.log_evidence), StepInfo(seconds=perf_counter() - start)
+
+    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        """Shift every member by the gain times its own perturbed innovation; evidence of the Gaussian fit.
+
+        Raises:
+            InputError: another filter's belief, or a bad reading.
+            FilterError: the observation function is not finite at a member.
+        """
+        start = perf_counter()
+        now = checked_belief(belief, ParticleBelief)
+        reading = checked_reading(y, self.model)
+        if reading is None:
+            return now, StepInfo(status="skipped")
+        observation = self.model.observation
+        assert isinstance(observation, NonlinearGaussian), "construction checked the observation"
+        if reading.numel() != observation.dim:
+            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
+        present = ~torch.isnan(reading)
+        target = reading[present]
+        x = now.particles
+        noise = observation.covariance.to(x)[present][:, present]
+        foreseen = observation.predict(x)[:, present]
+        if not torch.isfinite(foreseen).all():
+            raise FilterError(f"observation function is not finite at a member at time {now.time:g}; check it.")
+        states, readings = x - x.mean(0), foreseen - foreseen.mean(0)
+        innovation_covariance = symmetrised(readings.mT @ readings / (self.members - 1)) + noise
+        cross = readings.mT @ states / (self.members - 1)
+        factor, jitter = safe_cholesky(innovation_covariance)
+        gain = torch.cholesky_solve(cross, factor)
+        draws = torch.randn(foreseen.shape, generator=generator, dtype=x.dtype, device=x.device)
+        # Perturbations with a mean of exactly zero leave the ensemble mean at the Kalman update of the mean.
+        perturbations = (draws - draws.mean(0)) @ safe_cholesky(noise)[0].mT
+        x = x + (target + perturbations - foreseen) @ gain
+        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance)
+        after = self._belief(now.time, x, now.log_evidence + increment)
+        details = {"jitter": jitter} if jitter else {}
+        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, details=details)
+
+    def _belief(self, time: float, x: Tensor, log_evidence: float) -> ParticleBelief:
+        log_weights = torch.full((x.shape[0],), -math.log(x.shape[0]), dtype=x.dtype, device=x.device)
+        return ParticleBelief(time, x, log_weights, log_evidence)

@@ -1,0 +1,145 @@
+"""The bootstrap particle filter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.errors import FilterError, InputError
+from jkofilter.filters.base import (
+    Runnable,
+    StepInfo,
+    checked_belief,
+    checked_duration,
+    checked_log_likelihood,
+    checked_reading,
+)
+from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
+from jkofilter.numerics.resampling import checked_scheme, resample
+from jkofilter.numerics.weights import effective_sample_size, normalise_log_weights
+
+
+@dataclass(frozen=True)
+class ParticleFilter(Runnable):
+    """Bootstrap filter (Gordon, Salmond & Smith 1993) with adaptive resampling; any dimension, any observation model.
+
+    Weights stay with their particles from step to step until the effective sample size falls to ``ess_threshold``
+    of the particles; then they are resampled at the start of the next predict, where the noise that follows tells
+    the copies apart. The belief after an update is therefore always the weighted one, and the evidence is the
+    weighted mean likelihood, unbiased whether or not resampling happened.
+
+    ``density="transition"`` smooths exactly with the transition kernel: the belief after a predict evaluates
+    sum_i w_i N(x; x_i - lag grad V(x_i), 2 lag / beta), x_i the particles ``lag`` before the end. The particles
+    themselves go on in substeps, so ``smoothing`` bears on the density alone, never on moments or evidence. An
+    update has no such mixture, so the density falls back to the kernel estimate until the next predict.
+
+    Attributes:
+        model: what to track.
+        particles: how many.
+        resampling: systematic, stratified, multinomial or residual.
+        ess_threshold: resample at or below this share of the particles; 0 never, 1 always.
+        substep: largest Euler-Maruyama step, time.
+        density: "transition" or "kde" (Silverman bandwidth on the effective sample size).
+        smoothing: longest ``lag`` of the transition kernel, time. The kernel is one Euler-Maruyama step, so a longer
+            lag smooths more but is less true to the potential; 0.01 suits curvatures up to about 13.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    model: StateSpaceModel
+    particles: int = 10_000
+    resampling: str = "systematic"
+    ess_threshold: float = 0.5
+    substep: float = 1e-3
+    density: str = "transition"
+    smoothing: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, StateSpaceModel):
+            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
+        if not isinstance(self.particles, int) or self.particles < 2:
+            raise InputError(f"particles must be an integer of 2 or more, got {self.particles!r}.")
+        checked_scheme(self.resampling)
+        if not 0 <= self.ess_threshold <= 1:
+            raise InputError(f"ess_threshold must lie between 0 and 1, got {self.ess_threshold!r}.")
+        if not 0 < self.substep < math.inf:
+            raise InputError(f"substep must be positive and finite, got {self.substep!r}.")
+        if self.density not in ("transition", "kde"):
+            raise InputError(f"density must be 'transition' or 'kde', got {self.density!r}.")
+        if not 0 < self.smoothing < math.inf:
+            raise InputError(f"smoothing must be positive and finite, got {self.smoothing!r}.")
+
+    def init(self, generator: Generator) -> ParticleBelief:
+        """Equally weighted draws of the prior; their density is the kernel estimate."""
+        x = sample_prior(self.model.prior, self.particles, generator)
+        log_weights = torch.full((self.particles,), -math.log(self.particles), dtype=x.dtype, device=x.device)
+        return ParticleBelief(0.0, x, log_weights)
+
+    def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        """Resample if the weights call for it, then move every particle.
+
+        Raises:
+            InputError: another filter's belief, or a bad duration.
+            FilterError: a particle left the finite numbers (substep too long for the potential).
+        """
+        start = perf_counter()
+        now = checked_belief(belief, ParticleBelief)
+        duration = checked_duration(duration)
+        if duration == 0:
+            return now, StepInfo(status="skipped")
+        x, log_weights, resampled = self._survivors(now, generator)
+        sde = self.model.sde
+        lag = min(self.smoothing, duration) if self.density == "transition" else 0.0
+        x = euler_maruyama(sde, x, duration - lag, self.substep, generator)
+        kernel_means = x + lag * sde.drift(x) if lag else None
+        x = euler_maruyama(sde, x, lag, self.substep, generator)
+        if not torch.isfinite(x).all():
+            raise FilterError(
+                f"substep {self.substep:g} is too long for this potential: a particle blew up between time "
+                f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
+            )
+        after = ParticleBelief(
+            now.time + duration, x, log_weights, now.log_evidence, kernel_means, sde.variance_rate() * lag
+        )
+        details = {"resampled": float(resampled)}
+        return after, StepInfo(seconds=perf_counter() - start, ess=effective_sample_size(log_weights), details=details)
+
+    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        """Multiply the weights by the likelihood; the evidence increment is the log of their sum.
+
+        Raises:
+            InputError: another filter's belief, or a bad reading.
+            FilterError: every particle's likelihood is zero, or one is NaN; names the time and the reading.
+        """
+        start = perf_counter()
+        now = checked_belief(belief, ParticleBelief)
+        reading = checked_reading(y, self.model)
+        if reading is None:
+            return now, StepInfo(status="skipped", ess=now.ess)
+        likelihood = checked_log_likelihood(self.model, reading, now.particles, now.time)
+        joint = now.log_weights + likelihood
+        if (joint == -math.inf).all():
+            raise FilterError(f"the likelihood is zero at every particle at time {now.time:g} for {reading.tolist()}.")
+        log_weights, increment = normalise_log_weights(joint)
+        after = replace(
+            now,
+            log_weights=log_weights,
+            log_evidence=now.log_evidence + increment,
+            kernel_means=None,
+            kernel_variance=0.0,
+        )
+        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, ess=after.ess)
+
+    def _survivors(self, belief: ParticleBelief, generator: Generator) -> tuple[Tensor, Tensor, bool]:
+        n = belief.particles.shape[0]
+        if self.ess_threshold == 0 or belief.ess > self.ess_threshold * n * (1 + 1e-12):
+            return belief.particles, belief.log_weights, False
+        chosen = resample(belief.log_weights, self.resampling, generator)
+        return belief.particles[chosen], torch.full_like(belief.log_weights, -math.log(n)), True

@@ -1,0 +1,187 @@
+"""Observation models p(y | x): a log likelihood and a sampler each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter._typing import Points, Reading, Readings, Scalars
+from jkofilter.errors import InputError
+from jkofilter.models.checks import as_tensor, require_spd
+
+
+@runtime_checkable
+class ObservationModel(Protocol):
+    """What a filter needs of a sensor; any object with these two methods will do.
+
+    NaN components of ``y`` are missing: a model leaves them out of the log likelihood (an all-NaN reading never
+    reaches it). Models of your own that cannot leave a component out may return NaN, which the filters report.
+    """
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """log p(y | x) at every point, for one reading."""
+        ...
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """One reading for every point."""
+        ...
+
+
+def _normal(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _gaussian_log_density(residual: Tensor, covariance: Tensor) -> Tensor:
+    """log N(residual; 0, covariance), (n,), NaN columns marginalised out."""
+    present = ~torch.isnan(residual[0])
+    residual = residual[:, present]
+    covariance = covariance.to(residual)[present][:, present]
+    if residual.shape[1] == 1:
+        variance = covariance[0, 0]
+        return -0.5 * (residual[:, 0].square() / variance + torch.log(2 * math.pi * variance))
+    cholesky = torch.linalg.cholesky(covariance)
+    whitened = torch.linalg.solve_triangular(cholesky, residual.mT, upper=False)
+    log_det = 2 * torch.log(torch.diagonal(cholesky)).sum()
+    return -0.5 * (whitened.square().sum(0) + log_det + residual.shape[1] * math.log(2 * math.pi))
+
+
+class NonlinearGaussian:
+    """y = function(x) + noise, noise ~ N(0, covariance).
+
+    Args:
+        function: maps (n, d) to (n, p).
+        covariance: symmetric positive definite, (p, p).
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], covariance: Tensor) -> None:
+        self.function = function
+        self.covariance = require_spd(covariance, "covariance")
+
+    @property
+    def dim(self) -> int:
+        """Observation dimension p."""
+        return self.covariance.shape[0]
+
+    def predict(self, x: Points) -> Readings:
+        """Noise-free readings, (n, p).
+
+        Raises:
+            InputError: ``function`` returns another shape.
+        """
+        mean = self.function(x)
+        if mean.shape != (x.shape[0], self.dim):
+            raise InputError(
+                f"function must map (n, d) to (n, {self.dim}), but {tuple(x.shape)} gave {tuple(mean.shape)}."
+            )
+        return mean
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """log N(y; function(x), covariance)."""
+        return _gaussian_log_density(y.to(x) - self.predict(x), self.covariance)
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """function(x) + noise."""
+        mean = self.predict(x)
+        return mean + _normal(mean.shape, mean, generator) @ torch.linalg.cholesky(self.covariance).to(mean).mT
+
+
+class LinearGaussian(NonlinearGaussian):
+    """y = matrix x + noise, noise ~ N(0, covariance).
+
+    Args:
+        matrix: (p, d).
+        covariance: symmetric positive definite, (p, p).
+    """
+
+    def __init__(self, matrix: Tensor, covariance: Tensor) -> None:
+        self.matrix = as_tensor(matrix, "matrix")
+        if self.matrix.ndim != 2:
+            raise InputError(f"matrix must have shape (p, d), got {tuple(self.matrix.shape)}.")
+        super().__init__(self._apply, require_spd(covariance, "covariance", self.matrix.shape[0]))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.matrix.shape[1]:
+            raise InputError(f"matrix has {self.matrix.shape[1]} columns, but the state dimension is {x.shape[-1]}.")
+        return x @ self.matrix.to(x).mT
+
+
+class StudentT:
+    """y = function(x) + scale * t, independent Student-t noise per coordinate: outliers are expected.
+
+    Args:
+        function: maps (n, d) to (n, p).
+        scale: positive, scalar or (p,), in units of the reading.
+        degrees_of_freedom: positive; below 3 the variance is infinite.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], scale: float | Tensor, degrees_of_freedom: float) -> None:
+        self.function = function
+        self.scale = as_tensor(scale, "scale").reshape(-1)
+        if not (self.scale > 0).all():
+            raise InputError(f"scale must be positive, got {self.scale.tolist()}.")
+        if not 0 < degrees_of_freedom < float("inf"):
+            raise InputError(f"degrees_of_freedom must be positive and finite, got {degrees_of_freedom!r}.")
+        self.degrees_of_freedom = float(degrees_of_freedom)
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """Sum of the Student-t log densities of the components that are present."""
+        nu, scale = self.degrees_of_freedom, self.scale.to(x)
+        z = (y.to(x) - self.function(x)) / scale
+        constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
+        terms = constant - scale.log() - (nu + 1) / 2 * torch.log1p(z.square() / nu)
+        return torch.where(torch.isnan(y.to(x)), 0.0, terms).sum(-1)
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """function(x) + scale * t, t as a normal over the root of an independent chi-square / nu."""
+        mean = self.function(x)
+        shape = torch.full_like(mean, self.degrees_of_freedom / 2)
+        chi_square = 2 * torch._standard_gamma(shape, generator=generator)
+        noise = _normal(mean.shape, mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
+        return mean + self.scale.to(mean) * noise
+
+
+class Poisson:
+    """Counts y ~ Poisson(rate(x)), independent per coordinate.
+
+    Args:
+        rate: maps (n, d) to positive rates (n, p), in counts per reading.
+    """
+
+    def __init__(self, rate: Callable[[Tensor], Tensor]) -> None:
+        self.rate = rate
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """Sum of y log(rate) - rate - log(y!) over the components that are present.
+
+        Raises:
+            InputError: a count is negative or not whole.
+        """
+        y = y.to(x)
+        count = torch.nan_to_num(y, nan=0.0)
+        if (count < 0).any() or (count != count.round()).any():
+            raise InputError(f"y must hold whole counts of zero or more for Poisson, got {y.tolist()}.")
+        rate = self.rate(x)
+        terms = torch.xlogy(count, rate) - rate - torch.lgamma(count + 1)
+        return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """Counts as floats."""
+        return torch.poisson(self.rate(x), generator=generator)
+
+
+class StochasticVolatility:
+    """y ~ N(0, exp(x)) per coordinate: the state is the log variance of the reading (p = d)."""
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """Sum of log N(y_i; 0, exp(x_i)) over the components that are present."""
+        y = y.to(x)
+        terms = -0.5 * (math.log(2 * math.pi) + x + y.square() * torch.exp(-x))
+        return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """exp(x / 2) times standard normals."""
+        return torch.exp(0.5 * x) * _normal(x.shape, x, generator)

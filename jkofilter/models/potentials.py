@@ -1,0 +1,288 @@
+"""Potentials V of the Langevin diffusion dX = -grad V dt + sqrt(2/beta) dW."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jkofilter.errors import InputError
+from jkofilter.models.checks import as_tensor, require_orthogonal, require_spd
+
+
+class Potential:
+    """A scalar function of the state, with gradient and Hessian.
+
+    Args:
+        function: maps (..., d) to (...), differentiable by torch, and acting on each point by itself.
+        dim: state dimension d.
+
+    Raises:
+        InputError: ``dim`` is not a positive integer, or ``function`` returns the wrong shape or NaN at the origin.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], dim: int) -> None:
+        if not isinstance(dim, int) or dim < 1:
+            raise InputError(f"dim must be a positive integer, got {dim!r}.")
+        self.dim = dim
+        self._function = function
+        self._check()
+
+    def _check(self) -> None:
+        probe = torch.zeros(3, self.dim, dtype=torch.float64)
+        value = self(probe)
+        if not isinstance(value, Tensor) or value.shape != (3,):
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"potential must map points of shape (..., {self.dim}) to values of shape (...), "
+                f"but (3, {self.dim}) gave {shape}; sum over the last axis."
+            )
+        if torch.isnan(value).any():
+            raise InputError("potential returns NaN at the origin; give a function that is finite there.")
+
+    def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+        """Potential energy V(x)."""
+        return self._function(x)
+
+    def gradient(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """grad V(x), by reverse-mode differentiation of the sum over points."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf)
+        return gradient
+
+    def hessian(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d d"]:
+        """Hessian of V(x), one reverse pass per coordinate over all points at once."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf, create_graph=True)
+            if not gradient.requires_grad:
+                return torch.zeros(*x.shape, self.dim, dtype=x.dtype, device=x.device)
+            rows = [
+                torch.autograd.grad(gradient[..., i].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
+                for i in range(self.dim)
+            ]
+        return torch.stack(rows, dim=-2)
+
+
+class Quadratic(Potential):
+    """V(x) = (x - mean)' precision (x - mean) / 2: the Ornstein-Uhlenbeck process.
+
+    Args:
+        mean: centre, (d,).
+        precision: symmetric positive definite, (d, d).
+    """
+
+    def __init__(self, mean: Tensor, precision: Tensor) -> None:
+        self.mean = as_tensor(mean, "mean").reshape(-1)
+        self.precision = require_spd(precision, "precision", self.mean.numel()).to(self.mean)
+        super().__init__(self._energy, self.mean.numel())
+
+    def _energy(self, x: Tensor) -> Tensor:
+        centred = x - self.mean.to(x)
+        return 0.5 * ((centred @ self.precision.to(x)) * centred).sum(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """precision (x - mean)."""
+        return (x - self.mean.to(x)) @ self.precision.to(x)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """The precision at every point."""
+        return self.precision.to(x).expand(*x.shape, self.dim)
+
+
+class Rotated(Potential):
+    """V(x) = sum_i v((R x)_i): a product of one-dimensional problems seen in rotated coordinates.
+
+    Args:
+        scalar_potential: a Potential of dimension one.
+        rotation: orthogonal, (d, d).
+    """
+
+    def __init__(self, scalar_potential: Potential, rotation: Tensor) -> None:
+        if scalar_potential.dim != 1:
+            raise InputError(f"scalar_potential must have dim 1, got dim {scalar_potential.dim}.")
+        self.scalar_potential = scalar_potential
+        self.rotation = require_orthogonal(rotation, "rotation")
+        super().__init__(self._energy, self.rotation.shape[0])
+
+    def _coordinates(self, x: Tensor) -> Tensor:
+        return (x @ self.rotation.to(x).mT).unsqueeze(-1)
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return self.scalar_potential(self._coordinates(x)).sum(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """R' v'(R x)."""
+        return self.scalar_potential.gradient(self._coordinates(x)).squeeze(-1) @ self.rotation.to(x)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """R' diag(v''(R x)) R."""
+        curvature = self.scalar_potential.hessian(self._coordinates(x))[..., 0, 0]
+        rotation = self.rotation.to(x)
+        return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
+
+
+class _Separable(Potential):
+    """sum_i v((R x)_i) with v, v', v'' in closed form; ``rotation`` None is the identity."""
+
+    def __init__(self, dim: int, rotation: Tensor | None) -> None:
+        self.rotation = None if rotation is None else require_orthogonal(rotation, "rotation", dim)
+        super().__init__(self._energy, dim)
+
+    def _value(self, u: Tensor) -> Tensor:
+        raise TypeError("a separable potential defines its scalar value")
+
+    def _slope(self, u: Tensor) -> Tensor:
+        raise TypeError("a separable potential defines its scalar slope")
+
+    def _curvature(self, u: Tensor) -> Tensor:
+        raise TypeError("a separable potential defines its scalar curvature")
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        return x if self.rotation is None else x @ self.rotation.to(x).mT
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return self._value(self._rotate(x)).sum(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """R' v'(R x)."""
+        slope = self._slope(self._rotate(x))
+        return slope if self.rotation is None else slope @ self.rotation.to(x)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """R' diag(v''(R x)) R."""
+        curvature = self._curvature(self._rotate(x))
+        if self.dim == 1:
+            return curvature.unsqueeze(-1)
+        if self.rotation is None:
+            return torch.diag_embed(curvature)
+        rotation = self.rotation.to(x)
+        return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
+
+
+class DoubleWell(_Separable):
+    """V(x) = sum_i (u_i^2 - 1)^2, u = R x: wells at u_i = -1 and 1, barrier 1 (times beta in nats).
+
+    Args:
+        dim: state dimension d.
+        rotation: orthogonal (d, d); None is the identity.
+    """
+
+    def __init__(self, dim: int, rotation: Tensor | None = None) -> None:
+        super().__init__(dim, rotation)
+
+    def _value(self, u: Tensor) -> Tensor:
+        return (u * u - 1).square()
+
+    def _slope(self, u: Tensor) -> Tensor:
+        return 4 * u * (u * u - 1)
+
+    def _curvature(self, u: Tensor) -> Tensor:
+        return 12 * u * u - 4
+
+
+class SineQuadratic(_Separable):
+    """V(x) = sum_i sin(2 pi u_i)/pi + u_i^2/4, u = R x: the potential of Mokrov et al. (2021), section 5.4.
+
+    Args:
+        dim: state dimension d.
+        rotation: orthogonal (d, d); None is the identity.
+    """
+
+    def __init__(self, dim: int, rotation: Tensor | None = None) -> None:
+        super().__init__(dim, rotation)
+
+    def _value(self, u: Tensor) -> Tensor:
+        return torch.sin(2 * math.pi * u) / math.pi + u * u / 4
+
+    def _slope(self, u: Tensor) -> Tensor:
+        return 2 * torch.cos(2 * math.pi * u) + u / 2
+
+    def _curvature(self, u: Tensor) -> Tensor:
+        return 0.5 - (4 * math.pi) * torch.sin(2 * math.pi * u)
+
+
+class LogCosh(_Separable):
+    """V(x) = -s^2 sum_i log cosh(kappa_i x_i), s^2 = 2/beta: the Benes diffusion dX = s^2 kappa tanh(kappa X) dt + s dW.
+
+    Exactly solvable (Benes 1981): with s^2 = 2/beta the law stays a cosh-tilted Gaussian. The potential has to know
+    beta for that; it is unbounded below, so there is no stationary law.
+
+    Args:
+        kappa: steepness per coordinate, scalar or (d,), in inverse units of the state.
+        beta: inverse temperature of the SDE it is used with.
+    """
+
+    def __init__(self, kappa: float | Tensor, beta: float = 1.0) -> None:
+        self.kappa = as_tensor(kappa, "kappa").reshape(-1)
+        if not beta > 0:
+            raise InputError(f"beta must be positive, got {beta!r}.")
+        self.beta = float(beta)
+        super().__init__(self.kappa.numel(), None)
+
+    def _value(self, u: Tensor) -> Tensor:
+        scaled = (self.kappa.to(u) * u).abs()
+        return -(2 / self.beta) * (scaled + torch.log1p(torch.exp(-2 * scaled)) - math.log(2))
+
+    def _slope(self, u: Tensor) -> Tensor:
+        kappa = self.kappa.to(u)
+        return -(2 / self.beta) * kappa * torch.tanh(kappa * u)
+
+    def _curvature(self, u: Tensor) -> Tensor:
+        kappa = self.kappa.to(u)
+        return -(2 / self.beta) * (kappa / torch.cosh((kappa * u).clamp(-350, 350))).square()
+
+
+class GaussianMixture(Potential):
+    """V(x) = -log sum_k w_k N(x; mean_k, covariance_k): the mixture is stationary at beta = 1.
+
+    Args:
+        means: (k, d).
+        covariances: symmetric positive definite, (k, d, d).
+        weights: positive, (k,); normalised here.
+    """
+
+    def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor) -> None:
+        self.means = as_tensor(means, "means")
+        if self.means.ndim != 2:
+            raise InputError(f"means must have shape (k, d), got {tuple(self.means.shape)}.")
+        components, dim = self.means.shape
+        covariances = as_tensor(covariances, "covariances")
+        if covariances.shape != (components, dim, dim):
+            raise InputError(
+                f"covariances must have shape ({components}, {dim}, {dim}), got {tuple(covariances.shape)}."
+            )
+        for covariance in covariances:
+            require_spd(covariance, "covariances", dim)
+        self.weights = as_tensor(weights, "weights").reshape(-1)
+        if self.weights.shape != (components,) or not (self.weights > 0).all():
+            raise InputError(f"weights must be {components} positive numbers, got {self.weights.tolist()}.")
+        self.weights = self.weights / self.weights.sum()
+        self.precisions = torch.linalg.inv(covariances)
+        self._log_constants = self.weights.log() - 0.5 * torch.logdet(2 * math.pi * covariances)
+        super().__init__(self._energy, dim)
+
+    def _log_components(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        centred = x.unsqueeze(-2) - self.means.to(x)
+        scaled = torch.einsum("kij,...kj->...ki", self.precisions.to(x), centred)
+        return self._log_constants.to(x) - 0.5 * (scaled * centred).sum(-1), scaled
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return -torch.logsumexp(self._log_components(x)[0], -1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Posterior-weighted mean of precision_k (x - mean_k)."""
+        logits, scaled = self._log_components(x)
+        return (torch.softmax(logits, -1).unsqueeze(-1) * scaled).sum(-2)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Mean precision minus the covariance of the component gradients, under the posterior weights."""
+        logits, scaled = self._log_components(x)
+        weights = torch.softmax(logits, -1)
+        centred = scaled - (weights.unsqueeze(-1) * scaled).sum(-2, keepdim=True)
+        mean_precision = torch.einsum("...k,kij->...ij", weights, self.precisions.to(x))
+        return mean_precision - torch.einsum("...k,...ki,...kj->...ij", weights, centred, centred)

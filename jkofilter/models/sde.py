@@ -1,0 +1,45 @@
+"""The hidden diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from jkofilter.errors import InputError
+from jkofilter.models.potentials import Potential
+
+
+@dataclass(frozen=True)
+class LangevinSDE:
+    """dX = -grad V(X) dt + sqrt(2/beta) dW.
+
+    Attributes:
+        potential: V, energy per state.
+        beta: inverse temperature; the diffusion coefficient is derived from it, never set by hand.
+
+    Raises:
+        InputError: ``beta`` is not positive and finite, or ``potential`` is not a Potential.
+    """
+
+    potential: Potential
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.potential, Potential):
+            raise InputError("potential must be a jkofilter Potential; wrap a function as Potential(function, dim).")
+        if not 0 < float(self.beta) < float("inf"):
+            raise InputError(f"beta must be positive and finite, got {self.beta!r}.")
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.potential.dim
+
+    def drift(self, x: Tensor) -> Tensor:
+        """-grad V(x), (..., d)."""
+        return -self.potential.gradient(x)
+
+    def variance_rate(self) -> float:
+        """2/beta: variance the noise adds to each coordinate per unit of time."""
+        return 2.0 / float(self.beta)

@@ -1,0 +1,145 @@
+"""Prior, diffusion and sensor together; and the simulator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from jkofilter.errors import InputError
+from jkofilter.models.observations import ObservationModel
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.series import ObservationSeries, checked_times
+
+
+@dataclass(frozen=True)
+class StateSpaceModel:
+    """A hidden Langevin diffusion and how it is seen.
+
+    Attributes:
+        prior: law of X at time zero, a torch Distribution with event_shape (d,).
+        sde: the diffusion.
+        observation: the sensor.
+
+    Raises:
+        InputError: event shape and potential disagree, the prior has non-finite parameters, or ``observation`` lacks
+            ``log_likelihood`` or ``sample``.
+    """
+
+    prior: Distribution
+    sde: LangevinSDE
+    observation: ObservationModel
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prior, Distribution):
+            raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
+        if not isinstance(self.sde, LangevinSDE):
+            raise InputError("sde must be a LangevinSDE(potential, beta).")
+        if tuple(self.prior.event_shape) != (self.sde.dim,) or tuple(self.prior.batch_shape) != ():
+            raise InputError(
+                f"prior must have event_shape ({self.sde.dim},) and no batch to match the potential, got event_shape "
+                f"{tuple(self.prior.event_shape)} and batch_shape {tuple(self.prior.batch_shape)}; "
+                "use MultivariateNormal or Independent(..., 1)."
+            )
+        if not isinstance(self.observation, ObservationModel):
+            raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
+        for name in self.prior.arg_constraints:
+            value = getattr(self.prior, name, None)
+            if isinstance(value, Tensor) and not torch.isfinite(value).all():
+                raise InputError(f"prior has a non-finite {name}; give finite parameters.")
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.sde.dim
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the prior's parameters."""
+        return self._example().dtype
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the prior's parameters live."""
+        return self._example().device
+
+    def _example(self) -> Tensor:
+        mean = self.prior.mean
+        return mean if isinstance(mean, Tensor) else torch.zeros(self.dim, dtype=torch.float64)
+
+    def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
+        """log p(y | x) with its shape checked, (n,).
+
+        Raises:
+            InputError: the observation model returns another shape.
+        """
+        value = self.observation.log_likelihood(y, x)
+        if not isinstance(value, Tensor) or value.shape != (x.shape[0],):
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"observation.log_likelihood must return shape ({x.shape[0]},), got {shape}.")
+        return value
+
+
+def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:
+    """``n`` draws of ``prior``, (n, d), from an explicit generator.
+
+    torch.distributions draws from the global generator only, so its state is set for the draw and put back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        seed = int(torch.randint(2**62, (1,), generator=generator).item())
+        torch.random.default_generator.manual_seed(seed)
+        return prior.sample(torch.Size([n])).detach()
+
+
+def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float, generator: Generator) -> Tensor:
+    """``x`` (n, d) moved ``duration`` ahead in equal Euler-Maruyama steps of at most ``substep`` time units."""
+    if duration <= 0:
+        return x
+    # The slack keeps rounding of duration / substep from adding a step.
+    steps = max(1, math.ceil(duration / substep * (1 - 1e-12)))
+    h = duration / steps
+    scale = (sde.variance_rate() * h) ** 0.5
+    x = x.clone()
+    noise = torch.empty_like(x)
+    for _ in range(steps):
+        # In place on our own copy: allocations would cost more than the arithmetic.
+        x.sub_(sde.potential.gradient(x), alpha=h).add_(noise.normal_(generator=generator), alpha=scale)
+    return x
+
+
+def simulate(
+    model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3
+) -> tuple[Tensor, ObservationSeries]:
+    """A hidden path and its readings, by Euler-Maruyama.
+
+    Args:
+        model: what to simulate.
+        times: increasing, at or after zero, (m,), in the SDE's unit of time.
+        seed: the same seed gives the same path and readings.
+        substep: largest Euler-Maruyama step, time.
+
+    Returns:
+        The path at ``times``, (m, d), and the readings.
+
+    Raises:
+        InputError: bad ``times`` or ``substep``, or the path leaves the finite numbers.
+    """
+    if not substep > 0:
+        raise InputError(f"substep must be positive, got {substep!r}.")
+    clock = checked_times(times)
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    x = sample_prior(model.prior, 1, generator)
+    path, values, now = [], [], 0.0
+    for time in clock.tolist():
+        x = euler_maruyama(model.sde, x, time - now, substep, generator)
+        now = time
+        path.append(x[0])
+        values.append(model.observation.sample(x, generator)[0])
+    track = torch.stack(path)
+    if not torch.isfinite(track).all():
+        raise InputError("substep is too long for this potential: the simulated path blew up; try a tenth of it.")
+    return track, ObservationSeries(clock, torch.stack(values))

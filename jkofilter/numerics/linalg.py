@@ -1,0 +1,76 @@
+"""Small dense linear algebra that says what it had to do."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from jkofilter._typing import Matrix
+from jkofilter.errors import InputError
+
+
+def symmetrised(matrix: Tensor) -> Tensor:
+    """(M + M') / 2 over the last two axes."""
+    return 0.5 * (matrix + matrix.mT)
+
+
+def safe_cholesky(matrix: Matrix) -> tuple[Matrix, float]:
+    """Lower Cholesky factor of a symmetric matrix, with the least jitter that makes it succeed.
+
+    Args:
+        matrix: symmetric, (d, d).
+
+    Returns:
+        The factor, (d, d), and the jitter that was added to the diagonal: zero where none was needed, else a power
+        of ten times the mean absolute diagonal.
+
+    Raises:
+        InputError: not finite, or too far from positive definite for a jitter of 1e-4 of the diagonal.
+    """
+    if not torch.isfinite(matrix).all():
+        raise InputError("matrix must be finite to be factorised, but has NaN or infinite entries.")
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if info.item() == 0:
+        return factor, 0.0
+    # A zero matrix has no scale of its own; one unit is then as good as any.
+    scale = torch.diagonal(matrix).abs().mean().item() or 1.0
+    identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+    for exponent in range(-14, -3):
+        jitter = scale * 10.0**exponent
+        factor, info = torch.linalg.cholesky_ex(matrix + jitter * identity)
+        if info.item() == 0:
+            return factor, jitter
+    raise InputError("matrix must be positive definite, but a jitter of 1e-4 of its diagonal does not make it so.")
+
+
+def gaussian_log_density(residual: Tensor, covariance: Tensor) -> float:
+    """log N(residual; 0, covariance) of one residual, (p,), under (p, p)."""
+    factor, _ = safe_cholesky(covariance)
+    whitened = torch.linalg.solve_triangular(factor, residual.unsqueeze(-1), upper=False)
+    log_det = 2 * torch.log(torch.diagonal(factor)).sum()
+    return (-0.5 * (whitened.square().sum() + log_det + residual.numel() * math.log(2 * math.pi))).item()
+
+
+def weighted_moments(points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and covariance (d, d) of points (n, d) under normalised log weights (n,).
+
+    The covariance carries the weighted Bessel factor 1 / (1 - sum w^2), so it is unbiased for equal weights.
+    """
+    weights = log_weights.exp()
+    mean = weights @ points
+    centred = points - mean
+    spread = 1.0 - weights.square().sum().item()
+    covariance = (weights.unsqueeze(-1) * centred).mT @ centred
+    return mean, symmetrised(covariance / spread if spread > 1e-12 else covariance)
+
+
+def gaussian_prior_moments(prior: Distribution) -> tuple[Tensor, Tensor] | None:
+    """Mean (d,) and covariance (d, d) of a MultivariateNormal or Independent(Normal, 1); None for anything else."""
+    if isinstance(prior, MultivariateNormal):
+        return prior.mean.detach(), prior.covariance_matrix.detach()
+    if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
+        return prior.mean.detach(), torch.diag(prior.variance.detach())
+    return None

@@ -1,0 +1,181 @@
+"""Nodes for a density on the line, placed by its own logarithm.
+
+Everything here works on log densities, so that tails of mass 1e-80 keep their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.interpolate import CubicSpline, PchipInterpolator
+
+from jkofilter._typing import Array
+from jkofilter.numerics.differences import first_difference
+
+DEPTH = 100.0
+"""Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
+
+_SHARES = ((0.35, 0.25), (0.25, 0.04), (0.40, 0.0))
+"""(share of the nodes, power of the density they follow): the core, the tails to 1e-40, the rest evenly."""
+
+_EDGE_FRACTION = 0.005
+"""Width over which a hard edge is smoothed, as a fraction of the support."""
+
+
+def node_density(log_density: Array, widths: Array) -> Array:
+    """Wanted nodes per unit length at every node, integrating to one against ``widths``.
+
+    Args:
+        log_density: (n,), any additive constant.
+        widths: length each node stands for, (n,).
+    """
+    depth = log_density - log_density.max()
+    wanted = np.zeros_like(depth)
+    for share, power in _SHARES:
+        weight = np.exp(power * depth)
+        wanted += (share / np.dot(weight, widths)) * weight
+    return wanted
+
+
+def coarseness(x: Array, log_density: Array) -> float:
+    """Largest node spacing relative to the wanted one; 1 on a fresh mesh."""
+    widths = first_difference(x)
+    return float((node_density(log_density, widths) * widths).max() * x.shape[0])
+
+
+def edge_parabola(x: Array, log_density: Array, upper: bool) -> tuple[float, float, float, float]:
+    """Quadratic continuation of a log density beyond its last node, in the outward distance from it.
+
+    The parabola goes through the last node and two further ones an eighth of the nodes apart: wide enough to see
+    past the waves of a rough potential, exact for a Gaussian.
+
+    Returns:
+        Edge position, log density there, outward slope, and curvature (never positive; zero for a growing slope).
+    """
+    reach = max(2, x.shape[0] // 16)
+    sign, picks = (1.0, [-1, -1 - reach, -1 - 2 * reach]) if upper else (-1.0, [0, reach, 2 * reach])
+    (d0, d1, d2), (l0, l1, l2) = sign * (x[picks] - x[picks[0]]), log_density[picks]
+    first, second = (l1 - l0) / (d1 - d0), (l2 - l1) / (d2 - d1)
+    curvature = 2.0 * (second - first) / (d2 - d0)
+    slope = first - 0.5 * curvature * (d1 - d0)
+    if curvature > 0.0:
+        curvature, slope = 0.0, (l1 - l0) / (d1 - d0)
+    return float(x[picks[0]]), float(l0), float(slope), float(curvature)
+
+
+def continue_log_density(x: Array, log_density: Array, points: Array, inside: Array) -> Array:
+    """``inside`` (the log density at ``points`` between the nodes), replaced by the tails beyond the last nodes."""
+    value = inside
+    for upper in (False, True):
+        edge, level, slope, curvature = edge_parabola(x, log_density, upper)
+        distance = points - edge if upper else edge - points
+        beyond = distance > 0
+        if beyond.any():
+            # A tail has to fall to be a density: at worst by one nat per edge spacing.
+            spacing = x[-1] - x[-2] if upper else x[1] - x[0]
+            slope = slope if slope < 0 else -1.0 / spacing
+            out = distance[beyond]
+            value[beyond] = level + slope * out + 0.5 * curvature * out * out
+    return value
+
+
+def fill_zeros(x: Array, log_density: Array) -> Array:
+    """``log_density`` with its minus infinities replaced by a narrow Gaussian shoulder off the nearest finite node.
+
+    A hard edge has no log density to differentiate; the shoulder is a two-hundredth of the support wide.
+    """
+    finite = np.isfinite(log_density)
+    if finite.all():
+        return log_density
+    known = x[finite]
+    right = np.clip(np.searchsorted(known, x), 1, known.size - 1) if known.size > 1 else np.zeros(x.size, dtype=int)
+    left = np.maximum(right - 1, 0)
+    nearest = np.where(np.abs(x - known[left]) <= np.abs(x - known[right]), left, right)
+    width = _EDGE_FRACTION * max(known[-1] - known[0], x[1] - x[0])
+    shoulder = log_density[finite][nearest] - 0.5 * ((x - known[nearest]) / width) ** 2
+    return np.where(finite, log_density, shoulder)
+
+
+def _extended(x: Array, log_density: Array, upper: bool) -> tuple[Array, Array]:
+    """Points and log densities appended beyond one edge, as far as the density is still within DEPTH."""
+    floor = log_density.max() - DEPTH
+    edge, level, slope, curvature = edge_parabola(x, log_density, upper)
+    if level <= floor + 1.0:
+        return x, log_density
+    span = x[-1] - x[0]
+    if curvature < 0.0:
+        peak = max(0.0, slope) ** 2 / (-2.0 * curvature)
+        reach = (slope + np.sqrt(slope * slope - 2.0 * curvature * (level - floor + peak))) / -curvature
+    else:
+        reach = (level - floor) / -slope if slope < 0.0 else span
+    distance = min(reach, 4.0 * span) * np.arange(1, 33) / 32.0
+    tail = level + slope * distance + 0.5 * curvature * distance * distance
+    if upper:
+        return np.append(x, edge + distance), np.append(log_density, tail)
+    return np.append(edge - distance[::-1], x), np.append(tail[::-1], log_density)
+
+
+def place_nodes(x: Array, log_density: Array, n: int) -> Array:
+    """``n`` nodes for the density known at ``x``, covering it to DEPTH and dense where it is high.
+
+    Args:
+        x: increasing, (k,).
+        log_density: finite, (k,).
+        n: how many nodes.
+
+    Returns:
+        Increasing nodes, (n,), smooth in their index.
+    """
+    keep = np.flatnonzero(log_density > log_density.max() - DEPTH)
+    window = slice(max(keep[0] - 4, 0), min(keep[-1] + 5, x.shape[0]))
+    if window.stop - window.start >= 16:
+        x, log_density = x[window], log_density[window]
+    for upper in (False, True):
+        x, log_density = _extended(x, log_density, upper)
+    widths = np.gradient(x)
+    cumulative = CubicSpline(x, node_density(log_density, widths)).antiderivative()(x)
+    if not np.all(np.diff(cumulative) > 0):
+        density = node_density(log_density, widths)
+        cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
+    targets = np.linspace(cumulative[0], cumulative[-1], n)
+    nodes = CubicSpline(cumulative, x)(targets)
+    if not np.all(np.diff(nodes) > 0) or not np.all(first_difference(nodes) > 0):
+        nodes = PchipInterpolator(cumulative, x)(targets)
+    return np.asarray(nodes)
+
+
+def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) -> tuple[Array, Array]:
+    """Nodes adapted to a log density that can be evaluated anywhere, by repeated placing.
+
+    Starting nodes that miss a narrow peak see its flanks in the logarithm, and each pass closes in on it; passes go
+    on until the density is resolved, at most 60.
+
+    Args:
+        log_density: maps (k,) to (k,), minus infinity allowed.
+        x: starting nodes.
+        n: how many nodes.
+        passes: at least this many.
+
+    Returns:
+        Nodes and log density there, (n,) each.
+
+    Raises:
+        FloatingPointError: the density is zero at every node tried.
+    """
+    value = log_density(x)
+    for done in range(1, 61):
+        if not np.isfinite(value).any():
+            raise FloatingPointError("the density is zero at every node")
+        before = value.max()
+        x = place_nodes(x, fill_zeros(x, value), n)
+        value = log_density(x)
+        settled = abs(value.max() - before) < 0.05 and coarseness(x, fill_zeros(x, value)) < 2.0
+        if done >= passes and settled and _covers(x, fill_zeros(x, value)):
+            break
+    return x, fill_zeros(x, value)
+
+
+def _covers(x: Array, log_density: Array) -> bool:
+    """Whether both ends lie well below the maximum."""
+    return bool(max(log_density[0], log_density[-1]) < log_density.max() - 0.5 * DEPTH)

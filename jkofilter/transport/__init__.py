@@ -1,0 +1,1 @@
+"""Convex potentials, Brenier maps, and the JKO step."""

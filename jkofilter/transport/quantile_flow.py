@@ -1,0 +1,279 @@
+"""The Wasserstein gradient flow of a one-dimensional density: JKO steps put together.
+
+JKO is implicit Euler for the nodes X(s), so that higher-order integrators apply, each stage a JKO proximal step with a
+shifted centre: SDIRK2, SDIRK4, variable-step BDF2, and implicit Euler, the classical JKO step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from jkofilter._typing import Array
+from jkofilter.errors import FilterError
+from jkofilter.numerics.differences import first_difference
+from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density
+from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
+from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailure, is_increasing, proximal_step
+
+Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+
+MAX_COARSENESS = 1.8
+MAX_GROWTH = 2.5
+MIN_STEP = 1e-13
+"""Shortest step tried, relative to the duration asked for."""
+
+Slopes: TypeAlias = Callable[[Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileDensity:
+    """A density on the line, known at increasing nodes.
+
+    Attributes:
+        x: nodes, (n,).
+        log_density: normalised, at the nodes, (n,).
+    """
+
+    x: Array
+    log_density: Array
+
+    @property
+    def log_mass(self) -> Array:
+        """Log mass per unit of the node index, (n,)."""
+        return self.log_density + np.log(first_difference(self.x))
+
+    def evaluator(self) -> Callable[[Array], Array]:
+        """The log density as a function: cubic spline inside, quadratic tails beyond the last nodes."""
+        spline = CubicSpline(self.x, self.log_density)
+        return lambda points: continue_log_density(self.x, self.log_density, points, spline(points))
+
+
+def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
+    """The density scaled to mass one, and the log of the mass it had.
+
+    The sum over nodes is the trapezoid rule in the node index; it converges faster than any power of 1/n because the
+    mass vanishes at both ends.
+    """
+    log_mass = log_density + np.log(first_difference(x))
+    top = log_mass.max()
+    log_total = float(top + np.log(np.exp(log_mass - top).sum()))
+    return QuantileDensity(x, log_density - log_total), log_total
+
+
+def remeshed(density: QuantileDensity, nodes: int, passes: int = 2) -> QuantileDensity:
+    """The same density on fresh nodes, normalised."""
+    return normalised(*adapt(density.evaluator(), density.x, nodes, passes))[0]
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How a flow is stepped.
+
+    Attributes:
+        step: longest time step.
+        scheme: integrator.
+        tolerance: bound on the estimated change of log density (rms, nats) that one step gets wrong; None for fixed
+            steps, which are then halved only where a stage fails.
+        nodes: how many.
+    """
+
+    step: float
+    scheme: Scheme
+    tolerance: float | None
+    nodes: int
+
+
+@dataclass(frozen=True)
+class FlowStats:
+    """Counts over one flow."""
+
+    steps: int = 0
+    halvings: int = 0
+    newton_iterations: int = 0
+    remeshes: int = 0
+    shortest_step: float = math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Where the flow is: nodes, velocity, a guess at its rate of change; one step earlier (BDF2)."""
+
+    x: Array
+    velocity: Array
+    acceleration: Array | None = None
+    earlier_x: Array | None = None
+    earlier_velocity: Array | None = None
+    earlier_step: float = 0.0
+
+    def relabelled(self, x: Array) -> _Point:
+        """The same histories at other nodes."""
+
+        inside = np.clip(x, self.x[0], self.x[-1])
+
+        def moved(values: Array) -> Array:
+            return np.asarray(CubicSpline(self.x, values)(inside))
+
+        if self.earlier_x is None or self.earlier_velocity is None:
+            return _Point(x, moved(self.velocity))
+        # Nodes beyond the old ends move with the end, which keeps the earlier map increasing there.
+        earlier = moved(self.earlier_x) + (x - inside)
+        if not is_increasing(earlier):
+            return _Point(x, moved(self.velocity))
+        earlier_velocity = moved(self.earlier_velocity)
+        return _Point(x, moved(self.velocity), None, earlier, earlier_velocity, self.earlier_step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A candidate step: the new point, its local error (nats), Newton iterations."""
+
+    point: _Point
+    error: float
+    iterations: int
+
+
+def _ahead(point: _Point, h: float) -> Array:
+    """Taylor guess of the nodes ``h`` later."""
+    guess = point.x + h * point.velocity
+    return guess if point.acceleration is None else guess + (0.5 * h * h) * point.acceleration
+
+
+def _implicit_euler(law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    solved = proximal_step(law, point.x, tau, _ahead(point, tau))
+    change = solved.velocity - point.velocity
+    error = law.strain_norm(solved.factors.solve(0.5 * tau * change), solved.x)
+    return _Attempt(_Point(solved.x, solved.velocity, change / tau), error, solved.iterations)
+
+
+def _sdirk(tableau: SDIRK, law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    """One step of a stiffly accurate diagonally implicit method: every stage is a JKO step from a shifted centre."""
+    h = tau * tableau.diagonal
+    velocities: list[Array] = []
+    iterations = 0
+    solved: Proximal | None = None
+    for row, node in zip(tableau.lower, tableau.nodes, strict=True):
+        centre = point.x + tau * _combined(row, velocities)
+        solved = proximal_step(law, centre, h, _stage_guess(point, tau, node, tableau.nodes, velocities))
+        velocities.append(solved.velocity)
+        iterations += solved.iterations
+    assert solved is not None
+    defect = tau * (tableau.gap[0] * point.velocity + _combined(tableau.gap[1:], velocities))
+    # Solving with the step matrix damps the stiff part of the estimate, which the L-stable step damps as well.
+    error = law.strain_norm(solved.factors.solve(defect), solved.x)
+    slope = (velocities[-1] - velocities[-2]) / (tau * (tableau.nodes[-1] - tableau.nodes[-2]))
+    return _Attempt(_Point(solved.x, solved.velocity, slope), error, iterations)
+
+
+def _combined(weights: tuple[float, ...], velocities: list[Array]) -> Array | float:
+    return sum((w * v for w, v in zip(weights, velocities, strict=False) if w != 0.0), 0.0)
+
+
+def _stage_guess(point: _Point, tau: float, node: float, nodes: tuple[float, ...], velocities: list[Array]) -> Array:
+    """Nodes at a stage from the velocities known so far: their linear interpolant integrated from the step's start."""
+    h = node * tau
+    if not velocities:
+        return _ahead(point, h)
+    if point.acceleration is None:
+        return point.x + h * velocities[-1]
+    bend = (velocities[-1] - point.velocity) / (nodes[len(velocities) - 1] * tau)
+    return point.x + h * point.velocity + (0.5 * h * h) * bend
+
+
+def _bdf2(law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    if point.earlier_x is None or point.earlier_velocity is None:
+        start = _sdirk(SDIRK2, law, point, tau)
+        after = replace(start.point, earlier_x=point.x, earlier_velocity=point.velocity, earlier_step=tau)
+        return replace(start, point=after)
+    ratio = tau / point.earlier_step
+    scale = 1.0 + 2.0 * ratio
+    centre = point.x + (ratio * ratio / scale) * (point.x - point.earlier_x)
+    solved = proximal_step(law, centre, tau * (1.0 + ratio) / scale, _ahead(point, tau))
+    change = (solved.velocity - point.velocity) / tau
+    earlier_change = (point.velocity - point.earlier_velocity) / point.earlier_step
+    span = tau + point.earlier_step
+    # The local error is tau^2 span (1 + r) / (6 (1 + 2 r)) times the third derivative of X, and that is twice the
+    # divided difference of the velocity, (change - earlier_change) / span.
+    defect = (change - earlier_change) * (tau * tau * (1.0 + ratio) / (3.0 * scale))
+    error = law.strain_norm(solved.factors.solve(defect), solved.x)
+    acceleration = change + (change - earlier_change) * (tau / span)
+    after = _Point(solved.x, solved.velocity, acceleration, point.x, point.velocity, tau)
+    return _Attempt(after, error, solved.iterations)
+
+
+_STEPS: dict[str, Callable[[LabelledMass, _Point, float], _Attempt]] = {
+    "implicit-euler": _implicit_euler,
+    "sdirk2": partial(_sdirk, SDIRK2),
+    "sdirk4": partial(_sdirk, SDIRK4),
+    "bdf2": _bdf2,
+}
+_ERROR_ORDERS = {"implicit-euler": 2, "sdirk2": 3, "sdirk4": 4, "bdf2": 3}
+
+
+def flow(
+    density: QuantileDensity, duration: float, slopes: Slopes, beta: float, settings: FlowSettings
+) -> tuple[QuantileDensity, FlowStats]:
+    """The density ``duration`` later under dX = -V'(X) dt + sqrt(2/beta) dW.
+
+    Args:
+        density: where to start.
+        duration: positive, time.
+        slopes: maps states (n,) to (V', V'').
+        beta: inverse temperature.
+        settings: step, scheme, tolerance, nodes.
+
+    Raises:
+        FilterError: no step, however short, converges.
+    """
+    stats = FlowStats()
+    if coarseness(density.x, density.log_density) > MAX_COARSENESS:
+        density, stats = remeshed(density, settings.nodes), replace(stats, remeshes=1)
+    law = LabelledMass(density.log_mass, slopes, beta)
+    point = _Point(density.x, law.velocity(density.x))
+    tau, clock = _first_step(law, point, settings), 0.0
+    attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
+    while clock < duration:
+        tau = (duration - clock) / math.ceil((duration - clock) / tau - 1e-9)
+        if tau < MIN_STEP * duration:
+            raise FilterError(f"no JKO step converges at {clock:g} time units into the prediction; check the potential.")
+        try:
+            attempt = attempt_step(law, point, tau)
+        except StepFailure:
+            stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
+            point = replace(point, earlier_x=None, earlier_velocity=None)
+            continue
+        growth = MAX_GROWTH
+        if settings.tolerance is not None:
+            growth = min(MAX_GROWTH, 0.9 * (settings.tolerance / max(attempt.error, 1e-300)) ** power)
+            if attempt.error > settings.tolerance:
+                stats, tau = replace(stats, halvings=stats.halvings + 1), max(growth, 0.2) * tau
+                continue
+        clock, point = (duration if duration - clock <= tau * 1.000001 else clock + tau), attempt.point
+        stats = replace(
+            stats,
+            steps=stats.steps + 1,
+            newton_iterations=stats.newton_iterations + attempt.iterations,
+            shortest_step=min(stats.shortest_step, tau),
+        )
+        tau = min(settings.step, tau * growth)
+        log_density = law.log_density(point.x)
+        if coarseness(point.x, log_density) > MAX_COARSENESS:
+            density = remeshed(QuantileDensity(point.x, log_density), settings.nodes)
+            point, law = point.relabelled(density.x), LabelledMass(density.log_mass, slopes, beta)
+            stats = replace(stats, remeshes=stats.remeshes + 1)
+    return QuantileDensity(point.x, law.log_density(point.x)), stats
+
+
+def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> float:
+    """A first step short against the time in which the density changes by its own size."""
+    if settings.tolerance is None:
+        return settings.step
+    rate = law.strain_norm(point.velocity, point.x)
+    return min(settings.step, 0.3 / rate) if math.isfinite(rate) and rate > 0 else settings.step

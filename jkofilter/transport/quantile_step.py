@@ -1,0 +1,175 @@
+"""One JKO proximal step in one dimension, in Lagrangian coordinates.
+
+A density is carried by increasing nodes X(s), s = 0..n-1, with a fixed log mass l(s) per unit of s:
+log rho(X(s)) = l(s) - log X'(s). In these coordinates the Wasserstein gradient flow of
+F(rho) = E[V] + E[log rho]/beta is the ordinary evolution
+
+    dX/dt = v(X) = -V'(X) + (1/beta) (X''/X'^2 - l'/X'),
+
+and the optimality condition of the JKO step (Jordan, Kinderlehrer & Otto 1998) from the centre Z is
+X - Z = h v(X): an implicit Euler step, since optimal maps of the line are the monotone ones. Working with log masses
+keeps the tails to relative accuracy however small the mass there, and affine maps (Gaussian laws) are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jkofilter._typing import Array
+from jkofilter.numerics.differences import (
+    PentadiagonalLU,
+    difference_bands,
+    first_difference,
+    second_difference,
+    smooth_first_difference,
+)
+
+MAX_NEWTON = 30
+TOLERANCE = 1e-4
+"""Relative change of the node spacings at which Newton stops; its square, 1e-8 nats, is left in the log density."""
+
+TAIL_SCALE = 20.0
+"""Nats of depth below the maximum over which that tolerance grows by e: far tails need no eight digits."""
+
+MAX_COMPRESSION = 0.8
+"""Largest part of a node spacing that one iteration may close."""
+
+END_SLOPE = 0.1
+"""Least growth of the log mass inwards from either end, per node."""
+
+
+class StepFailure(Exception):
+    """The proximal step did not converge, or its centre is not an increasing map; a shorter step is needed."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledMass:
+    """What stays fixed while nodes move: log mass per unit label, and the force law.
+
+    Attributes:
+        log_mass: l(s), (n,).
+        slopes: maps states (n,) to (V', V''), each (n,).
+        beta: inverse temperature.
+    """
+
+    log_mass: Array
+    slopes: Callable[[Array], tuple[Array, Array]]
+    beta: float
+
+    @cached_property
+    def mass(self) -> Array:
+        """exp(l), (n,)."""
+        return np.exp(self.log_mass)
+
+    @cached_property
+    def _log_mass_slope(self) -> Array:
+        slope = smooth_first_difference(self.log_mass)
+        # At the two ends mass has to grow inwards, so that nothing but outflow happens there and the open ends need no
+        # boundary condition; a rough tail, coarsely sampled, can hide that from the one-sided stencil.
+        log_mass = self.log_mass
+        slope[:2] = np.maximum(slope[:2], np.maximum(log_mass[1:3] - log_mass[:2], END_SLOPE))
+        slope[-2:] = np.minimum(slope[-2:], np.minimum(log_mass[-2:] - log_mass[-3:-1], -END_SLOPE))
+        return slope
+
+    @cached_property
+    def relevance(self) -> Array:
+        """Weight of each node spacing when convergence is judged, (n - 1,)."""
+        depth = self.log_mass - self.log_mass.max()
+        return np.exp(np.maximum(depth[1:], depth[:-1]) / TAIL_SCALE)
+
+    @cached_property
+    def _bands(self) -> tuple[Array, Array]:
+        return difference_bands(self.log_mass.shape[0])
+
+    def velocity(self, x: Array) -> Array:
+        """v(X), state per time, (n,)."""
+        stretch = first_difference(x)
+        pressure = (second_difference(x) / stretch - self._log_mass_slope) / stretch
+        return pressure / self.beta - self.slopes(x)[0]
+
+    def linearise(self, x: Array, h: float) -> tuple[Array, Array]:
+        """v(X) and the bands of I - h v'(X), (n,) and (5, n)."""
+        stretch = first_difference(x)
+        bend = second_difference(x)
+        inverse = 1.0 / stretch
+        gradient, curvature = self.slopes(x)
+        velocity = (bend * inverse - self._log_mass_slope) * inverse / self.beta - gradient
+        first, second = self._bands
+        square = inverse * inverse * (h / self.beta)
+        rows = first * ((2.0 * bend * inverse - self._log_mass_slope) * square) - second * square
+        rows[2] += 1.0 + h * curvature
+        return velocity, rows
+
+    def log_density(self, x: Array) -> Array:
+        """log rho at the nodes, (n,)."""
+        return self.log_mass - np.log(first_difference(x))
+
+    def strain_norm(self, displacement: Array, x: Array) -> float:
+        """Root mean square change of the log density under a small displacement of the nodes."""
+        strain = first_difference(displacement) / first_difference(x)
+        return float(np.sqrt(np.sum(self.mass * strain * strain)))
+
+
+@dataclass(frozen=True, eq=False)
+class Proximal:
+    """A solved step: nodes, velocity there, factors of the last Newton matrix, and iterations taken."""
+
+    x: Array
+    velocity: Array
+    factors: PentadiagonalLU
+    iterations: int
+
+
+def is_increasing(x: Array) -> bool:
+    """Whether the nodes, and their fourth-order stretch, increase."""
+    return bool((x[1:] > x[:-1]).all() and (first_difference(x) > 0).all())
+
+
+def proximal_step(law: LabelledMass, centre: Array, h: float, guess: Array) -> Proximal:
+    """The nodes with X - centre = h v(X), by Newton's method capped short of node collision.
+
+    Args:
+        law: masses and forces.
+        centre: Z, an increasing map, (n,).
+        h: proximal length, time.
+        guess: increasing start of the iteration, (n,); the centre is taken where it is not.
+
+    Raises:
+        StepFailure: the centre is not increasing, or Newton does not converge.
+    """
+    if not is_increasing(centre):
+        raise StepFailure("the shifted centre is not an increasing map")
+    x = guess if is_increasing(guess) else centre
+    for iteration in range(1, MAX_NEWTON + 1):
+        velocity, rows = law.linearise(x, h)
+        try:
+            factors = PentadiagonalLU(rows)
+        except np.linalg.LinAlgError as error:
+            raise StepFailure(str(error)) from error
+        move = factors.solve(centre - x + h * velocity)
+        strain = (move[1:] - move[:-1]) / (x[1:] - x[:-1])
+        compression = -float(strain.min())
+        if not math.isfinite(compression):
+            raise StepFailure("Newton left the finite numbers")
+        x, whole = _capped(x, move, compression)
+        # Newton converges quadratically: the last move's square is what is left.
+        if whole and float((np.abs(strain) * law.relevance).max()) < TOLERANCE:
+            return Proximal(x, (x - centre) / h, factors, iteration)
+    raise StepFailure(f"Newton did not converge in {MAX_NEWTON} iterations")
+
+
+def _capped(x: Array, move: Array, compression: float) -> tuple[Array, bool]:
+    """``x`` plus as much of ``move`` as keeps the nodes apart, and whether that was all of it."""
+    damping = 1.0 if compression <= MAX_COMPRESSION else MAX_COMPRESSION / compression
+    trial = x + damping * move
+    while not (first_difference(trial) > 0).all():
+        damping *= 0.5
+        if damping < 1e-6:
+            raise StepFailure("nodes collide")
+        trial = x + damping * move
+    return trial, damping == 1.0
