@@ -16,6 +16,11 @@ from jkofilter.numerics.differences import first_difference
 DEPTH = 100.0
 """Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
 
+TROUGH = 60.0
+"""Nats below the lower of two modes to which the trough between them is followed."""
+
+_TROUGH_SOFTNESS = 4.0
+
 _SHARES = ((0.35, 0.25), (0.25, 0.04), (0.40, 0.0))
 """(share of the nodes, power of the density they follow): the core, the tails to 1e-40, the rest evenly."""
 
@@ -42,6 +47,13 @@ def coarseness(x: Array, log_density: Array) -> float:
     """Largest node spacing relative to the wanted one; 1 on a fresh mesh."""
     widths = first_difference(x)
     return float((node_density(log_density, widths) * widths).max() * x.shape[0])
+
+
+def roughness(x: Array) -> float:
+    """Largest ratio of neighbouring node spacings; near 1 on a fresh mesh."""
+    gaps = x[1:] - x[:-1]
+    ratios = gaps[1:] / gaps[:-1]
+    return float(max(ratios.max(), 1.0 / ratios.min()))
 
 
 def edge_parabola(x: Array, log_density: Array, upper: bool) -> tuple[float, float, float, float]:
@@ -97,6 +109,20 @@ def fill_zeros(x: Array, log_density: Array) -> Array:
     return np.where(finite, log_density, shoulder)
 
 
+def shallow(log_density: Array) -> Array:
+    """``log_density`` with the troughs between modes filled, smoothly, to TROUGH nats below the lower mode.
+
+    Between two sharp modes the logarithm falls without bound to a kink that no mesh resolves; the mass put there, e^-60
+    of the lower mode, is far below rounding. Tails are left alone.
+    """
+    left = np.maximum.accumulate(log_density)
+    right = np.maximum.accumulate(log_density[::-1])[::-1]
+    floor = np.minimum(left, right) - TROUGH
+    if not (log_density < floor + 4.0 * _TROUGH_SOFTNESS).any():
+        return log_density
+    return floor + _TROUGH_SOFTNESS * np.logaddexp(0.0, (log_density - floor) / _TROUGH_SOFTNESS)
+
+
 def _extended(x: Array, log_density: Array, upper: bool) -> tuple[Array, Array]:
     """Points and log densities appended beyond one edge, as far as the density is still within DEPTH."""
     floor = log_density.max() - DEPTH
@@ -131,12 +157,15 @@ def place_nodes(x: Array, log_density: Array, n: int) -> Array:
     window = slice(max(keep[0] - 4, 0), min(keep[-1] + 5, x.shape[0]))
     if window.stop - window.start >= 16:
         x, log_density = x[window], log_density[window]
+    # Zooming in on a narrow peak can leave nodes closer than rounding lets a spline tell apart.
+    apart = np.append(True, np.diff(x) > 1e-12 * (x[-1] - x[0]))
+    x, log_density = x[apart], log_density[apart]
     for upper in (False, True):
         x, log_density = _extended(x, log_density, upper)
     widths = np.gradient(x)
-    cumulative = CubicSpline(x, node_density(log_density, widths)).antiderivative()(x)
+    density = node_density(log_density, widths)
+    cumulative = CubicSpline(x, density).antiderivative()(x)
     if not np.all(np.diff(cumulative) > 0):
-        density = node_density(log_density, widths)
         cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
     targets = np.linspace(cumulative[0], cumulative[-1], n)
     nodes = CubicSpline(cumulative, x)(targets)
@@ -163,19 +192,15 @@ def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) 
     Raises:
         FloatingPointError: the density is zero at every node tried.
     """
-    value = log_density(x)
-    for done in range(1, 61):
+    before = np.inf
+    for done in range(61):
+        value = log_density(x)
         if not np.isfinite(value).any():
             raise FloatingPointError("the density is zero at every node")
-        before = value.max()
-        x = place_nodes(x, fill_zeros(x, value), n)
-        value = log_density(x)
-        settled = abs(value.max() - before) < 0.05 and coarseness(x, fill_zeros(x, value)) < 2.0
-        if done >= passes and settled and _covers(x, fill_zeros(x, value)):
+        value = shallow(fill_zeros(x, value))
+        settled = done >= passes and abs(value.max() - before) < 0.05 and coarseness(x, value) < 2.0
+        if settled and max(value[0], value[-1]) < value.max() - 0.5 * DEPTH:
             break
-    return x, fill_zeros(x, value)
-
-
-def _covers(x: Array, log_density: Array) -> bool:
-    """Whether both ends lie well below the maximum."""
-    return bool(max(log_density[0], log_density[-1]) < log_density.max() - 0.5 * DEPTH)
+        before = value.max()
+        x = place_nodes(x, value, n)
+    return x, value

@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 from jkofilter._typing import Array
 from jkofilter.errors import FilterError
 from jkofilter.numerics.differences import first_difference
-from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density
+from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, roughness
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
 from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailure, is_increasing, proximal_step
 
@@ -26,6 +26,13 @@ Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 MAX_COARSENESS = 1.8
+MAX_ROUGHNESS = 1.7
+"""Ratio of neighbouring node spacings from which finite differences need fresh nodes."""
+
+TORN = 2.5
+"""Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
+
+MAX_MASS_DEFECT = 1e-3
 MAX_GROWTH = 2.5
 MIN_STEP = 1e-13
 """Shortest step tried, relative to the duration asked for."""
@@ -68,9 +75,20 @@ def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
     return QuantileDensity(x, log_density - log_total), log_total
 
 
-def remeshed(density: QuantileDensity, nodes: int, passes: int = 2) -> QuantileDensity:
-    """The same density on fresh nodes, normalised."""
-    return normalised(*adapt(density.evaluator(), density.x, nodes, passes))[0]
+def remeshed(density: QuantileDensity, nodes: int) -> QuantileDensity:
+    """The same density on fresh nodes, normalised.
+
+    Raises:
+        FilterError: the nodes no longer resolve the density, so that mass would be lost.
+    """
+    fresh, log_total = normalised(*adapt(density.evaluator(), density.x, nodes, passes=2))
+    if not abs(log_total) < MAX_MASS_DEFECT:
+        raise FilterError(f"{nodes} nodes cannot carry this density (a remesh would change its mass); use more nodes.")
+    return fresh
+
+
+def _needs_remesh(x: Array, log_density: Array) -> bool:
+    return coarseness(x, log_density) > MAX_COARSENESS or roughness(x) > MAX_ROUGHNESS
 
 
 @dataclass(frozen=True)
@@ -233,7 +251,7 @@ def flow(
         FilterError: no step, however short, converges.
     """
     stats = FlowStats()
-    if coarseness(density.x, density.log_density) > MAX_COARSENESS:
+    if _needs_remesh(density.x, density.log_density):
         density, stats = remeshed(density, settings.nodes), replace(stats, remeshes=1)
     law = LabelledMass(density.log_mass, slopes, beta)
     point = _Point(density.x, law.velocity(density.x))
@@ -245,6 +263,8 @@ def flow(
             raise FilterError(f"no JKO step converges at {clock:g} time units into the prediction; check the potential.")
         try:
             attempt = attempt_step(law, point, tau)
+            if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
+                raise StepFailure("the step tears the mesh")
         except StepFailure:
             stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
             point = replace(point, earlier_x=None, earlier_velocity=None)
@@ -264,7 +284,7 @@ def flow(
         )
         tau = min(settings.step, tau * growth)
         log_density = law.log_density(point.x)
-        if coarseness(point.x, log_density) > MAX_COARSENESS:
+        if _needs_remesh(point.x, log_density):
             density = remeshed(QuantileDensity(point.x, log_density), settings.nodes)
             point, law = point.relabelled(density.x), LabelledMass(density.log_mass, slopes, beta)
             stats = replace(stats, remeshes=stats.remeshes + 1)

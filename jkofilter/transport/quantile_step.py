@@ -152,10 +152,11 @@ def proximal_step(law: LabelledMass, centre: Array, h: float, guess: Array) -> P
         except np.linalg.LinAlgError as error:
             raise StepFailure(str(error)) from error
         move = factors.solve(centre - x + h * velocity)
-        strain = (move[1:] - move[:-1]) / (x[1:] - x[:-1])
+        gaps = x[1:] - x[:-1]
+        if not gaps.min() > 0.0 or not np.isfinite(move).all():
+            raise StepFailure("nodes collide")
+        strain = (move[1:] - move[:-1]) / gaps
         compression = -float(strain.min())
-        if not math.isfinite(compression):
-            raise StepFailure("Newton left the finite numbers")
         x, whole = _capped(x, move, compression)
         # Newton converges quadratically: the last move's square is what is left.
         if whole and float((np.abs(strain) * law.relevance).max()) < TOLERANCE:

@@ -1,0 +1,156 @@
+"""The belief of the grid filter: log densities on equal cells of the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline, PchipInterpolator
+from torch import Generator, Tensor
+
+from jkofilter._typing import Array, Matrix, Points, Scalars, State
+from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.numerics.mesh import continue_log_density, fill_zeros
+
+_FLOOR = 740.0
+_KINK = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class GridBelief:
+    """A law on the line given by its log density at the centres of equal cells.
+
+    Attributes:
+        time: in the SDE's unit.
+        low: left end of the first cell.
+        high: right end of the last cell.
+        log_density: normalised log density at the cell centres, (n,); -inf where a cell is empty.
+        log_evidence: log p of the readings so far.
+        closed: whether low and high are walls, with no mass beyond them (bounds given by the user).
+    """
+
+    time: float
+    low: float
+    high: float
+    log_density: Float[Tensor, " n"]
+    log_evidence: float = 0.0
+    closed: bool = False
+
+    @property
+    def dim(self) -> int:
+        """State dimension, 1."""
+        return 1
+
+    @property
+    def width(self) -> float:
+        """Length of a cell, in units of the state."""
+        return (self.high - self.low) / self.log_density.shape[0]
+
+    @cached_property
+    def centres(self) -> Array:
+        """Cell centres, (n,)."""
+        return cell_centres(self.low, self.high, self.log_density.shape[0])
+
+    @cached_property
+    def _log_density(self) -> Array:
+        return np.asarray(self.log_density.detach().cpu().double().numpy())
+
+    @cached_property
+    def masses(self) -> Array:
+        """Probability of each cell, (n,); sums to one but for rounding."""
+        return np.exp(self._log_density) * self.width
+
+    @cached_property
+    def _moments(self) -> tuple[float, float]:
+        total = self.masses.sum()
+        mean = float(np.dot(self.masses, self.centres) / total)
+        return mean, float(np.dot(self.masses, (self.centres - mean) ** 2) / total)
+
+    @property
+    def mean(self) -> State:
+        """E[X], (1,)."""
+        return self.log_density.new_tensor([self._moments[0]])
+
+    @property
+    def covariance(self) -> Matrix:
+        """Var[X], (1, 1)."""
+        return self.log_density.new_tensor([[self._moments[1]]])
+
+    @cached_property
+    def evaluate(self) -> Callable[[Array], Array]:
+        """Log density at any points, in NumPy: the function behind ``log_prob``."""
+        return interpolant(self.centres, self._log_density, (self.low, self.high) if self.closed else None)
+
+    def log_prob(self, x: Points) -> Scalars:
+        """Normalised log density at any point, (n,).
+
+        A cubic spline through the cells, with quadratic tails beyond them, or -inf beyond closed ends.
+        """
+        points = checked_points(x, 1).detach().cpu().double().numpy()[:, 0]
+        return torch.as_tensor(self.evaluate(points)).to(self.log_density)
+
+    @cached_property
+    def _table(self) -> tuple[Array, Array, Array]:
+        """Cell edges, cumulative mass there, and log density there, for inverting the distribution function."""
+        edges = np.linspace(self.low, self.high, self.log_density.shape[0] + 1)
+        at_edges = self.evaluate(edges)
+        ends = np.exp(at_edges)
+        cells = (ends[1:] + 4.0 * np.exp(self._log_density) + ends[:-1]) / 6.0
+        cumulative = np.append(0.0, np.cumsum(cells))
+        return edges, cumulative / cumulative[-1], np.maximum(at_edges, at_edges.max() - _FLOOR)
+
+    def _inverse(self, u: Array) -> Array:
+        """Quantiles of the levels ``u``; the log density is taken as linear within each cell."""
+        edges, cumulative, log_density = self._table
+        cell = np.clip(np.searchsorted(cumulative, u, side="right") - 1, 0, edges.size - 2)
+        mass = cumulative[cell + 1] - cumulative[cell]
+        share = np.clip((u - cumulative[cell]) / np.where(mass > 0, mass, 1.0), 0.0, 1.0)
+        tilt = np.clip(log_density[cell + 1] - log_density[cell], -500.0, 500.0)
+        flat = np.abs(tilt) < 1e-8
+        safe = np.where(flat, 1.0, tilt)
+        return edges[cell] + self.width * np.where(flat, share, np.log1p(share * np.expm1(safe)) / safe)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Points:
+        """``n`` draws by inverting the distribution function, (n, 1)."""
+        source = generator_or_default(generator, self.log_density.device)
+        u = torch.rand(n, generator=source, dtype=torch.float64, device=self.log_density.device)
+        return torch.as_tensor(self._inverse(u.cpu().numpy())).to(self.log_density).unsqueeze(-1)
+
+    def quantile(self, q: float, coordinate: int = 0) -> float:
+        """The q-quantile."""
+        checked_quantile(q, coordinate, 1)
+        return float(self._inverse(np.array([q]))[0])
+
+
+def cell_centres(low: float, high: float, cells: int) -> Array:
+    """Centres of ``cells`` equal cells of [low, high], (cells,)."""
+    return low + (high - low) * (np.arange(cells) + 0.5) / cells
+
+
+def interpolant(x: Array, log_density: Array, walls: tuple[float, float] | None = None) -> Callable[[Array], Array]:
+    """A function giving the log density anywhere from its values at equally spaced ``x``.
+
+    Args:
+        x: increasing, (n,).
+        log_density: (n,), any additive constant; -inf where there is no mass.
+        walls: beyond these it is -inf; None continues the tails by parabolas.
+    """
+    if walls is None:
+        known = fill_zeros(x, log_density)
+    else:
+        known = np.maximum(log_density, log_density.max() - _FLOOR)
+    # A cubic spline rings at a hard edge; the monotone one does not, and is less accurate everywhere else.
+    kinked = np.abs(np.diff(known, 2)).max() > _KINK
+    spline = PchipInterpolator(x, known) if kinked else CubicSpline(x, known)
+
+    def evaluate(points: Array) -> Array:
+        inside = spline(points)
+        if walls is None:
+            return continue_log_density(x, known, points, inside)
+        return np.where((points < walls[0]) | (points > walls[1]), -np.inf, inside)
+
+    return evaluate
