@@ -139,10 +139,7 @@ def interpolant(x: Array, log_density: Array, walls: tuple[float, float] | None 
         log_density: (n,), any additive constant; -inf where there is no mass.
         walls: beyond these it is -inf; None continues the tails by parabolas.
     """
-    if walls is None:
-        known = fill_zeros(x, log_density)
-    else:
-        known = np.maximum(log_density, log_density.max() - _FLOOR)
+    known = fill_zeros(x, log_density) if walls is None else np.maximum(log_density, log_density.max() - _FLOOR)
     # A cubic spline rings at a hard edge; the monotone one does not, and is less accurate everywhere else.
     kinked = np.abs(np.diff(known, 2)).max() > _KINK
     spline = PchipInterpolator(x, known) if kinked else CubicSpline(x, known)

@@ -65,8 +65,8 @@ class GridFilter(Runnable):
     """Filter of a one-dimensional diffusion whose belief is a density on equal cells.
 
     Without ``bounds`` the grid follows the law: it covers it down to exp(-230) of its maximum, grows and shrinks with
-    it, and takes more than ``cells`` cells (up to eight times as many) where the law is rough. With ``bounds`` the cells
-    are exactly the ones asked for, closed at both ends, at all times.
+    it, and takes more than ``cells`` cells (up to eight times as many) where the law is rough. With ``bounds`` the
+    cells are exactly the ones asked for, closed at both ends, at all times.
 
     Attributes:
         model: what is tracked, d = 1.
@@ -281,7 +281,8 @@ class GridFilter(Runnable):
         prior = self.model.prior
         points = self._points(x)
         with torch.no_grad():
-            inside = prior.support.check(points).reshape(-1)
+            support = prior.support
+            inside = torch.ones(x.size, dtype=torch.bool) if support is None else support.check(points).reshape(-1)
             value = torch.full((x.size,), -torch.inf, dtype=torch.float64, device=self.model.device)
             if inside.any():
                 value[inside] = prior.log_prob(points[inside]).to(value)

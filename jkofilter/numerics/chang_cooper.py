@@ -22,6 +22,7 @@ _ESTIMATE = (-3.0 * GAMMA**2 + 4.0 * GAMMA - 2.0) / (12.0 * (2.0 - GAMMA))
 
 _SERIES_BELOW = 1e-2
 _NEGLIGIBLE_MASS = 1e-20
+_UNDERFLOW = 1e-280
 _GUARD_SUBSTEPS = 8
 _CHECK_EVERY = 8
 _GROWTH_TOLERANCE = 1e-9
@@ -102,15 +103,12 @@ class ChangCooper:
 
     def local_error(self, p: Array, stage: Array, after: Array, duration: float) -> float:
         """Largest error of one TR-BDF2 step relative to the density of its cell (Hosea & Shampine 1996)."""
-        divided = (
-            self.rate(p) / GAMMA - self.rate(stage) / (GAMMA * (1.0 - GAMMA)) + self.rate(after) / (1.0 - GAMMA)
-        )
-        if not after.all():
-            return math.inf
-        return float(np.max(np.abs(2.0 * _ESTIMATE * duration * divided) / after))
+        divided = self.rate(p) / GAMMA - self.rate(stage) / (GAMMA * (1.0 - GAMMA)) + self.rate(after) / (1.0 - GAMMA)
+        held = after > _UNDERFLOW * after.max()
+        return float(np.max(np.abs(2.0 * _ESTIMATE * duration * divided[held]) / after[held]))
 
-    def step(self, p: Array, duration: float) -> tuple[Array, Array | None, int]:
-        """One TR-BDF2 step made positive.
+    def step(self, p: Array, duration: float, total: float | None = None) -> tuple[Array, Array | None, int]:
+        """One TR-BDF2 step made positive, its sum kept at ``total`` (by default that of ``p``).
 
         Where TR-BDF2 leaves negative values in a far tail, that tail is taken from backward Euler; where it leaves
         them among the mass, the whole step is.
@@ -132,7 +130,7 @@ class ChangCooper:
                 guard = 2
                 after = self.backward_euler(p, duration, _GUARD_SUBSTEPS)
         # The matrices conserve mass exactly; this takes out what the rounding of thousands of solves adds up to.
-        after *= p.sum() / after.sum()
+        after *= (p.sum() if total is None else total) / after.sum()
         return after, None if guard else stage, guard
 
 
@@ -168,8 +166,8 @@ class Progress:
         # The slack keeps rounding of duration / step from adding a step.
         count = max(1, math.ceil(duration / step * (1.0 - 1e-12)))
         step = duration / count
-        wanted = max(grading * scale / step, 2.0**-_FINEST_LEVEL)
-        return cls(step, count << _FINEST_LEVEL, scale, grading, level=min(0, math.floor(math.log2(wanted))))
+        wanted = min(max(grading * scale / step, 2.0**-_FINEST_LEVEL), 1.0)
+        return cls(step, count << _FINEST_LEVEL, scale, grading, level=math.floor(math.log2(wanted)))
 
     @property
     def done(self) -> bool:
@@ -221,12 +219,14 @@ def evolve(operator: ChangCooper, p: Array, progress: Progress, steps: int) -> A
     Returns:
         Non-negative cell densities with the same sum, (n,).
     """
+    # One total for all steps: its own rounding then cannot add up.
+    total = float(p.sum())
     for _ in range(steps):
         if progress.done:
             break
         size = progress.next_size()
         before = p
-        p, stage, guard = operator.step(p, size)
+        p, stage, guard = operator.step(p, size, total)
         progress.advance(guard)
         if stage is not None and progress.level >= 0 and progress.steps % _CHECK_EVERY == 0:
             progress.adapt(operator.local_error(before, stage, p, size))

@@ -1,0 +1,145 @@
+"""Running the filters of a scenario over its seeds, and measuring them against the reference."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from jkofilter.errors import FilterError, InputError
+from jkofilter.filters.base import Filter
+from jkofilter.models.series import ObservationSeries
+from jkofilter.numerics import metrics
+from jkofilter.run import FilterResult, run_filter
+from jkofilter.scenario import Scenario
+
+COLUMNS = (
+    "scenario",
+    "filter",
+    "seed",
+    "status",
+    "seconds",
+    "kl_reference",
+    "kl_filter",
+    "mean_error",
+    "sd_ratio",
+    "log_evidence",
+    "log_evidence_error",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstSeed:
+    """What the pictures are made of.
+
+    Attributes:
+        path: true states at the reading times, (m, d), or None for real data.
+        series: the readings.
+        results: by filter name, those that did not fail.
+    """
+
+    path: Tensor | None
+    series: ObservationSeries
+    results: Mapping[str, FilterResult]
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """All runs of a scenario.
+
+    Attributes:
+        scenario: what was run.
+        records: one row per (filter, seed) with COLUMNS. kl_reference is KL(reference, filter) of the final laws,
+            kl_filter KL(filter, reference), nats; mean_error is in standard deviations of the reference.
+        first: the first seed's data and results.
+    """
+
+    scenario: Scenario
+    records: pd.DataFrame
+    first: FirstSeed
+
+
+def run_scenario(
+    scenario: Scenario,
+    names: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+    on_run: Callable[[str, int], None] = lambda name, seed: None,
+) -> Benchmark:
+    """Run the named filters (all by default), and the reference, over the seeds.
+
+    Each filter is run once unmeasured on the first reading, so that libraries load outside its time. A run that fails
+    is recorded with its error, and the others go on.
+
+    Args:
+        scenario: what to run.
+        names: filter names.
+        seeds: seeds, by default the scenario's own.
+        on_run: called after each run with the filter's name and the seed.
+
+    Raises:
+        InputError: an unknown name, no seeds, or a filter cannot be built for the model.
+    """
+    chosen = scenario.select(None if names is None else list(names))
+    seed_list = list(range(scenario.seeds) if seeds is None else seeds)
+    if not seed_list:
+        raise InputError("seeds must hold at least one seed.")
+    filters = {name: make(scenario.model) for name, make in chosen.items()}
+    order = [scenario.reference, *(name for name in filters if name != scenario.reference)]
+    rows: list[dict[str, Any]] = []
+    first: FirstSeed | None = None
+    for seed in seed_list:
+        path, series = scenario.data(seed)
+        if first is None:
+            _warm_up(filters, series)
+        results: dict[str, FilterResult] = {}
+        for name in order:
+            keep = first is None and len(series) <= 600
+            result, row = _measured(filters[name], series, scenario.until, seed, keep)
+            if result is not None:
+                results[name] = result
+                row |= _compared(result, results.get(scenario.reference))
+            rows.append({"scenario": scenario.name, "filter": name, "seed": seed} | row)
+            on_run(name, seed)
+        first = FirstSeed(path, series, results) if first is None else first
+    assert first is not None
+    return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
+
+
+def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
+    start = ObservationSeries(series.times[:1], series.values[:1])
+    for item in filters.values():
+        try:
+            run_filter(item, start)
+        except FilterError:
+            continue
+
+
+def _measured(
+    item: Filter, series: ObservationSeries, until: float | None, seed: int, keep_beliefs: bool
+) -> tuple[FilterResult | None, dict[str, Any]]:
+    start = time.perf_counter()
+    try:
+        result = run_filter(item, series, until=until, seed=seed, keep_beliefs=keep_beliefs)
+    except FilterError as error:
+        return None, {"status": str(error), "seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    return result, {"status": "ok", "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
+
+
+def _compared(result: FilterResult, reference: FilterResult | None) -> dict[str, float]:
+    if reference is None or reference is result:
+        return {}
+    ours, exact = result.final, reference.final
+    deviation = exact.covariance.diagonal().sqrt()
+    return {
+        "kl_reference": metrics.kl(exact, ours),
+        "kl_filter": metrics.kl(ours, exact),
+        "mean_error": ((ours.mean - exact.mean) / deviation).square().mean().sqrt().item(),
+        "sd_ratio": math.sqrt((ours.covariance.diagonal() / exact.covariance.diagonal()).mean().item()),
+        "log_evidence_error": (result.log_evidence[-1] - reference.log_evidence[-1]).item(),
+    }

@@ -1,0 +1,187 @@
+"""The command line; the only module that prints."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import jkofilter
+from jkofilter.benchmark import run_scenario
+from jkofilter.errors import InputError
+from jkofilter.report import require_writable, summarise, write_files
+from jkofilter.scenario import Scenario
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Filters = Annotated[str | None, typer.Option(help="Names of the filters to run, separated by commas.")]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds (N), or which (a:b, b not included).")]
+Out = Annotated[str | None, typer.Option(help="Folder for tables and pictures; out/SCENARIO by default.")]
+Plots = Annotated[bool, typer.Option(help="Draw the pictures.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Track hidden diffusions with filters that carry a density."""
+    if version:
+        print(jkofilter.__version__)
+        raise typer.Exit()
+
+
+@app.command("run")
+def _run(
+    scenario: Annotated[str, typer.Argument(help="Path of a scenario file.")],
+    filters: Filters = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    plots: Plots = True,
+) -> None:
+    """Run the filters of a scenario, and compare them with its reference."""
+    run_and_report(Scenario.load(scenario), filters, seeds, out, plots)
+
+
+@app.command("list")
+def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files.")] = "scenarios") -> None:
+    """List the scenarios of a folder and the filters each one runs."""
+    files = sorted(Path(folder).glob("*.py"))
+    if not files:
+        raise InputError(f"folder {folder!r} holds no scenario files; give a folder such as scenarios.")
+    table = Table("scenario", "filters (reference last)", "seeds", "what it is")
+    for file in files:
+        scenario = Scenario.load(file)
+        names = [*(n for n in scenario.filters if n != scenario.reference), scenario.reference]
+        table.add_row(str(file), ", ".join(names), str(scenario.seeds), scenario.description)
+    _console().print(table)
+
+
+def run_and_report(
+    scenario: Scenario, filters: str | None, seeds: str | None, out: str | None, plots: bool
+) -> None:
+    """Run, print the table, write the files; exit code 1 when a run failed.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was run or written then.
+    """
+    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
+    if names is not None and not names:
+        raise InputError(f"filters must name at least one of {', '.join(scenario.filters)}.")
+    chosen = scenario.select(names)
+    seed_list = parse_seeds(seeds, scenario.seeds)
+    for make in chosen.values():
+        make(scenario.model)
+    folder = require_writable(out or Path("out") / scenario.name)
+    console = _console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(scenario.name, total=len(chosen) * len(seed_list))
+
+        def advance(name: str, seed: int) -> None:
+            progress.update(task, advance=1, description=f"{scenario.name}: {name}, seed {seed}")
+
+        benchmark = run_scenario(scenario, names, seed_list, advance)
+    summary = summarise(benchmark)
+    console.print(f"[bold]{scenario.name}[/bold]: {scenario.description}")
+    console.print(_table(summary, scenario.reference))
+    for line in _speeds(summary, scenario.reference):
+        console.print(line)
+    for path in write_files(benchmark, folder, plots):
+        console.print(f"wrote {path}", soft_wrap=True)
+    failed = benchmark.records[benchmark.records["status"] != "ok"]
+    for row in failed.itertuples():
+        _complain(f"{row.filter}, seed {row.seed}: {row.status}")
+    if len(failed):
+        raise typer.Exit(1)
+
+
+def parse_seeds(text: str | None, default: int) -> list[int]:
+    """Seeds from "N" (0 to N - 1) or "a:b" (a to b - 1).
+
+    Raises:
+        InputError: neither, or none at all.
+    """
+    if text is None:
+        return list(range(default))
+    try:
+        low, high = (int(part) for part in text.split(":")) if ":" in text else (0, int(text))
+    except ValueError as error:
+        raise InputError(f"seeds must be a number N or a range a:b, got {text!r}.") from error
+    if not 0 <= low < high:
+        raise InputError(f"seeds must hold at least one seed of zero or more, got {text!r}.")
+    return list(range(low, high))
+
+
+def _table(summary: pd.DataFrame, reference: str) -> Table:
+    table = Table(title=f"against {reference}; median (worst) over seeds; {torch.get_num_threads()} threads")
+    table.add_column("filter")
+    for heading in ("KL(ref, filter)", "KL(filter, ref)", "mean error / sd", "|log evidence error|", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, row in summary.iterrows():
+        label = f"{name} (reference)" if name == reference else str(name)
+        if row["failed"]:
+            label += f" ({row['failed']:.0f} of {row['runs']:.0f} failed)"
+        pairs = ("kl_reference", "kl_filter", "mean_error", "log_evidence_error", "seconds")
+        cells = [_pair(row[f"{stem}_median"], row.get(f"{stem}_worst", math.nan)) for stem in pairs]
+        table.add_row(label, *cells)
+    return table
+
+
+def _pair(median: float, worst: float) -> str:
+    if math.isnan(median):
+        return "-"
+    return f"{median:.2g}" if math.isnan(worst) else f"{median:.2g} ({worst:.2g})"
+
+
+def _speeds(summary: pd.DataFrame, reference: str) -> list[str]:
+    """How much faster the first filter is than each other one."""
+    names = [str(name) for name in summary.index if name != reference]
+    if len(names) < 2:
+        return []
+    first, seconds = names[0], summary["seconds_median"]
+    ratios = [f"{seconds[name] / seconds[first]:.3g} times as fast as {name}" for name in names[1:]]
+    return [f"{first} is {', '.join(ratios)} (medians)."]
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+def _complain(sentence: str) -> None:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def _call(application: typer.Typer, arguments: Sequence[str] | None, program: str) -> None:
+    try:
+        application(args=None if arguments is None else list(arguments), prog_name=program)
+    except InputError as error:
+        _complain(str(error))
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        # The reader of our output went away (head, less): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``jkofilter`` command."""
+    _call(app, arguments, "jkofilter")
+
+
+def main_for_scenario(scenario: Scenario, arguments: Sequence[str] | None = None) -> None:
+    """The command line of one scenario file: the options of ``jkofilter run`` without the path."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @single.command()
+    def _scenario(filters: Filters = None, seeds: Seeds = None, out: Out = None, plots: Plots = True) -> None:
+        run_and_report(scenario, filters, seeds, out, plots)
+
+    _call(single, arguments, scenario.name)

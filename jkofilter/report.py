@@ -1,0 +1,114 @@
+"""Tables and files made of a benchmark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jkofilter.benchmark import Benchmark
+from jkofilter.errors import InputError
+from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities
+
+HEATMAP_READINGS = 600
+
+
+def summarise(benchmark: Benchmark) -> pd.DataFrame:
+    """One row per filter: median and worst figures over the seeds that did not fail, the reference last.
+
+    Columns: runs, failed, KL(ref, filter) median and worst, KL(filter, ref) median and worst, mean error in reference
+    sd, absolute log evidence error median and worst, log evidence median, seconds median and worst.
+    """
+    rows = {}
+    reference = benchmark.scenario.reference
+    groups = dict(list(benchmark.records.groupby("filter", sort=False)))
+    for name in [*(n for n in groups if n != reference), *(n for n in groups if n == reference)]:
+        records = groups[name]
+        good = records[records["status"] == "ok"]
+        evidence = good["log_evidence_error"].abs()
+        rows[name] = {
+            "runs": len(records),
+            "failed": len(records) - len(good),
+            "kl_reference_median": good["kl_reference"].median(),
+            "kl_reference_worst": good["kl_reference"].max(),
+            "kl_filter_median": good["kl_filter"].median(),
+            "kl_filter_worst": good["kl_filter"].max(),
+            "mean_error_median": good["mean_error"].median(),
+            "log_evidence_error_median": evidence.median(),
+            "log_evidence_error_worst": evidence.max(),
+            "log_evidence_median": good["log_evidence"].median(),
+            "seconds_median": good["seconds"].median(),
+            "seconds_worst": good["seconds"].max(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("filter")
+
+
+def require_writable(folder: str | os.PathLike[str]) -> Path:
+    """``folder``, made if it is not there.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    path = Path(folder)
+    probe = path / ".jkofilter-probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"out {str(folder)!r} cannot be written to ({error.strerror}); give another folder.") from error
+    return path
+
+
+def write_files(benchmark: Benchmark, folder: Path, plots: bool = True) -> list[Path]:
+    """Write every run, the summary and the pictures; each file appears whole or not at all.
+
+    Returns:
+        What was written.
+    """
+    written = [
+        _written(folder / "runs.csv", lambda path: benchmark.records.to_csv(path, index=False)),
+        _written(folder / "summary.csv", summarise(benchmark).to_csv),
+    ]
+    if plots:
+        for name, figure in figures(benchmark).items():
+            written.append(_written(folder / f"{name}.png", lambda path, figure=figure: figure.savefig(path, format="png")))
+    return written
+
+
+def figures(benchmark: Benchmark) -> dict[str, Figure]:
+    """The pictures of a benchmark by file name: heat map of the first filter, final densities, box plots."""
+    scenario, first = benchmark.scenario, benchmark.first
+    labels = Labels(scenario.time_label, scenario.state_label, scenario.reading_label, scenario.description)
+    pictures: dict[str, Figure] = {}
+    name = next((n for n in first.results if n != scenario.reference), scenario.reference)
+    result = first.results.get(name)
+    if result is not None and result.final.dim == 1 and result.beliefs:
+        pictures["density_over_time"] = density_heatmap(
+            result.beliefs,
+            path_times=first.series.times,
+            path=None if first.path is None else first.path[:, 0],
+            series=first.series,
+            labels=labels,
+            readings_on_state_axis=scenario.readings_on_state_axis,
+        )
+    elif result is not None:
+        pictures["state_over_time"] = result.plot(first.path, first.series)
+    if scenario.reference in first.results and first.results[scenario.reference].final.dim == 1:
+        finals = {n: r.final for n, r in first.results.items()}
+        pictures["final_densities"] = final_densities(finals, scenario.reference, labels)
+    pictures["box_plots"] = box_plots(benchmark.records, scenario.reference)
+    return pictures
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> Path:
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
