@@ -64,9 +64,7 @@ def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files."
     _console().print(table)
 
 
-def run_and_report(
-    scenario: Scenario, filters: str | None, seeds: str | None, out: str | None, plots: bool
-) -> None:
+def run_and_report(scenario: Scenario, filters: str | None, seeds: str | None, out: str | None, plots: bool) -> None:
     """Run, print the table, write the files; exit code 1 when a run failed.
 
     Raises:

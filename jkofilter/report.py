@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -59,7 +60,9 @@ def require_writable(folder: str | os.PathLike[str]) -> Path:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"out {str(folder)!r} cannot be written to ({error.strerror}); give another folder.") from error
+        raise InputError(
+            f"out {str(folder)!r} cannot be written to ({error.strerror}); give another folder."
+        ) from error
     return path
 
 
@@ -75,7 +78,7 @@ def write_files(benchmark: Benchmark, folder: Path, plots: bool = True) -> list[
     ]
     if plots:
         for name, figure in figures(benchmark).items():
-            written.append(_written(folder / f"{name}.png", lambda path, figure=figure: figure.savefig(path, format="png")))
+            written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
     return written
 
 

@@ -136,7 +136,13 @@ class FilterResult:
         return plot_result(self, path=path, series=series)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything, beliefs included, to one file (torch format, plain tensors and numbers only)."""
+        """Write everything, beliefs included, to one file (torch format, plain tensors and numbers only).
+
+        Raises:
+            InputError: the folder of ``path`` is not there.
+        """
+        if not Path(path).absolute().parent.is_dir():
+            raise InputError(f"path {os.fspath(path)!r} lies in a folder that does not exist; make the folder first.")
         document = {f.name: getattr(self, f.name) for f in fields(self)}
         document["infos"] = [_encode(info) for info in self.infos]
         document["predict_infos"] = [_encode(info) for info in self.predict_infos]

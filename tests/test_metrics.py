@@ -84,7 +84,9 @@ def test_crps_and_pit_of_a_gaussian() -> None:
     for i, deviation in enumerate([2.0, 0.5]):
         z = (truth[i] - belief.mean[i].item()) / deviation
         cdf, pdf = 0.5 * math.erfc(-z / math.sqrt(2)), math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-        assert scores[i].item() == pytest.approx(deviation * (z * (2 * cdf - 1) + 2 * pdf - 1 / math.sqrt(math.pi)), rel=1e-7)
+        assert scores[i].item() == pytest.approx(
+            deviation * (z * (2 * cdf - 1) + 2 * pdf - 1 / math.sqrt(math.pi)), rel=1e-7
+        )
         assert levels[i].item() == pytest.approx(cdf, rel=1e-7)
     draws = belief.sample(20_000)
     assert torch.allclose(metrics.crps(draws, torch.tensor(truth)), scores, atol=0.05)
@@ -124,9 +126,11 @@ def test_particle_density_integrates_to_one() -> None:
 def test_safe_cholesky_reports_its_jitter() -> None:
     spd = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=F64)
     factor, jitter = safe_cholesky(spd)
-    assert jitter == 0.0 and torch.allclose(factor @ factor.mT, spd)
+    assert jitter == 0.0
+    assert torch.allclose(factor @ factor.mT, spd)
     singular = torch.ones(2, 2, dtype=F64)
     factor, jitter = safe_cholesky(singular)
-    assert 0 < jitter < 1e-8 and torch.allclose(factor @ factor.mT, singular, atol=1e-8)
+    assert 0 < jitter < 1e-8
+    assert torch.allclose(factor @ factor.mT, singular, atol=1e-8)
     with pytest.raises(InputError, match="positive definite"):
         safe_cholesky(-spd)

@@ -116,7 +116,8 @@ def test_determinism_online_and_batch_and_global_generators() -> None:
     before, numpy_before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     filter = jf.ParticleFilter(model(), particles=200, substep=0.05)
     first, again, other = (filter.run(series(), seed=s).final for s in (1, 1, 2))
-    assert torch.equal(first.particles, again.particles) and not torch.equal(first.particles, other.particles)
+    assert torch.equal(first.particles, again.particles)
+    assert not torch.equal(first.particles, other.particles)
     tracker = filter.track(seed=1)
     for time, y in zip(TIMES, VALUES, strict=True):
         tracker.predict(time - tracker.belief.time)
@@ -145,15 +146,21 @@ def test_zero_likelihood_names_time_and_reading_and_keeps_the_belief() -> None:
 
 def test_a_reading_twenty_deviations_out_stays_finite() -> None:
     belief = jf.ParticleFilter(model(), particles=1000).track().update(20.0)
-    assert math.isfinite(belief.log_evidence) and torch.isfinite(belief.mean).all()
+    assert math.isfinite(belief.log_evidence)
+    assert torch.isfinite(belief.mean).all()
     assert torch.isfinite(belief.log_prob(t([[0.0], [20.0]]))).all()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("particles", 1), ("particles", 10.0), ("resampling", "roulette"), ("ess_threshold", 1.5), ("substep", 0.0),
-        ("density", "histogram"), ("smoothing", -1.0),
+        ("particles", 1),
+        ("particles", 10.0),
+        ("resampling", "roulette"),
+        ("ess_threshold", 1.5),
+        ("substep", 0.0),
+        ("density", "histogram"),
+        ("smoothing", -1.0),
     ],
 )
 def test_bad_settings(name: str, value: object) -> None:

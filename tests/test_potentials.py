@@ -74,7 +74,7 @@ def test_batches_are_pointwise(potential: jf.Potential, shape: tuple[int, ...]) 
         value = method(x)
         assert value.shape == (*shape, *tail)
         assert value.dtype == torch.float64
-        pointwise = torch.stack([method(point) for point in flat]).reshape(*shape, *tail)
+        pointwise = torch.stack([method(point) for point in flat]).reshape((*shape, *tail))
         torch.testing.assert_close(value, pointwise, rtol=1e-12, atol=1e-12)
 
 
@@ -107,7 +107,7 @@ def test_log_cosh_far_out_does_not_overflow() -> None:
     potential, x = jf.LogCosh(2.0, beta=2.0), torch.tensor([[-1e4], [1e4]], dtype=torch.float64)
     torch.testing.assert_close(potential(x), torch.full((2,), -(2e4 - np.log(2))).double())
     torch.testing.assert_close(potential.gradient(x), torch.tensor([[2.0], [-2.0]]).double())
-    assert torch.equal(potential.hessian(x), torch.zeros(2, 1, 1).double())
+    assert potential.hessian(x).abs().max() < 1e-300
 
 
 def test_mixture_energy_is_minus_the_log_of_the_mixture() -> None:
@@ -116,7 +116,8 @@ def test_mixture_energy_is_minus_the_log_of_the_mixture() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0]).double() / 6
     covariances = torch.stack([_spd(2, 1), _spd(2, 2), _spd(2, 3)])
     parts = [
-        w * MultivariateNormal(m, c).log_prob(x).exp() for w, m, c in zip(weights, MIXTURE.means, covariances, strict=True)
+        w * MultivariateNormal(m, c).log_prob(x).exp()
+        for w, m, c in zip(weights, MIXTURE.means, covariances, strict=True)
     ]
     torch.testing.assert_close(MIXTURE(x), -sum(parts).log(), rtol=1e-11, atol=1e-11)
 

@@ -72,7 +72,9 @@ class ParticleBelief:
         if self.kernel_means is not None:
             return mixture_log_prob(x, self.kernel_means, self.log_weights, math.sqrt(self.kernel_variance))
         bandwidth = self._bandwidth()
-        whitened = torch.linalg.solve_triangular(bandwidth, torch.cat([x.to(bandwidth), self.particles]).mT, upper=False)
+        whitened = torch.linalg.solve_triangular(
+            bandwidth, torch.cat([x.to(bandwidth), self.particles]).mT, upper=False
+        )
         points, means = whitened.mT.contiguous().split([x.shape[0], self.particles.shape[0]])
         log_det = torch.log(torch.diagonal(bandwidth)).sum()
         return mixture_log_prob(points, means, self.log_weights, 1.0) - log_det
@@ -81,9 +83,7 @@ class ParticleBelief:
         """``n`` independent draws of the law that ``log_prob`` evaluates, (n, d)."""
         source = generator_or_default(generator, self.particles.device)
         chosen = resample(self.log_weights, "multinomial", source, n)
-        noise = torch.randn(
-            n, self.dim, generator=source, dtype=self.particles.dtype, device=self.particles.device
-        )
+        noise = torch.randn(n, self.dim, generator=source, dtype=self.particles.dtype, device=self.particles.device)
         if self.kernel_means is not None:
             return self.kernel_means[chosen] + math.sqrt(self.kernel_variance) * noise
         return self.particles[chosen] + noise @ self._bandwidth().mT

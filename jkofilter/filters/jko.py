@@ -23,7 +23,7 @@ from jkofilter.filters.base import (
     checked_log_likelihood,
     checked_reading,
 )
-from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.quantile_flow import (
     SCHEMES,
@@ -61,7 +61,7 @@ class JKOFilter(Runnable):
     scheme: Scheme = "sdirk2"
     transport: Literal["auto", "quantile"] = "auto"
     nodes: int = 400
-    tolerance: float | None = 5e-5
+    tolerance: float | None = 1e-4
     on_failure: Literal["raise", "report"] = "raise"
 
     def __post_init__(self) -> None:
@@ -70,7 +70,9 @@ class JKOFilter(Runnable):
         if self.transport not in ("auto", "quantile"):
             raise InputError(f"transport must be 'auto' or 'quantile', got {self.transport!r}.")
         if self.model.dim != 1:
-            raise InputError(f"model has dim {self.model.dim}, but the quantile transport handles dim 1; use a ParticleFilter.")
+            raise InputError(
+                f"model has dim {self.model.dim}, but the quantile transport handles dim 1; use a ParticleFilter."
+            )
         if not 0 < self.step < math.inf:
             raise InputError(f"step must be positive and finite, got {self.step!r}.")
         if self.scheme not in SCHEMES:
@@ -88,13 +90,15 @@ class JKOFilter(Runnable):
         Raises:
             InputError: the prior's log density is NaN, or zero all around its mean.
         """
-        prior = self.model.prior
+        prior, support = self.model.prior, self.model.prior.support
+        if support is None:
+            raise InputError("prior must have a support; set that property of the distribution.")
         centre, scale = _location(self.model)
         start = centre + scale * PRIOR_REACH * np.sinh(np.linspace(-6, 6, 1601)) / math.sinh(6)
 
         def log_density(x: Array) -> Array:
             points = self._points(x)
-            inside = prior.support.check(points)
+            inside = support.check(points)
             value = torch.full((x.size,), -torch.inf, dtype=points.dtype, device=points.device)
             value[inside] = prior.log_prob(points[inside])
             if torch.isnan(value).any():
@@ -180,8 +184,6 @@ def _location(model: StateSpaceModel) -> tuple[float, float]:
     centre, scale = float(model.prior.mean), float(model.prior.stddev)
     if math.isfinite(centre) and math.isfinite(scale):
         return centre, scale
-    from jkofilter.models.state_space import sample_prior
-
     draws = sample_prior(model.prior, 1001, torch.Generator(device=model.device).manual_seed(0)).double()
     low, middle, high = torch.quantile(draws, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     return middle, max(high - low, 1e-12)

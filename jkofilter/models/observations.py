@@ -35,10 +35,10 @@ def _normal(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _gaussian_log_density(residual: Tensor, covariance: Tensor) -> Tensor:
-    """log N(residual; 0, covariance), (n,), NaN columns marginalised out."""
-    present = ~torch.isnan(residual[0])
-    residual = residual[:, present]
+def _gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
+    present = ~torch.isnan(y)
+    residual = y[present] - mean[:, present]
     covariance = covariance.to(residual)[present][:, present]
     if residual.shape[1] == 1:
         variance = covariance[0, 0]
@@ -80,8 +80,14 @@ class NonlinearGaussian:
         return mean
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
-        """log N(y; function(x), covariance)."""
-        return _gaussian_log_density(y.to(x) - self.predict(x), self.covariance)
+        """log N(y; function(x), covariance).
+
+        Raises:
+            InputError: ``y`` has another length than the sensor.
+        """
+        if y.shape != (self.dim,):
+            raise InputError(f"y must hold {self.dim} components for this observation model, got {tuple(y.shape)}.")
+        return _gaussian_log_density(y.to(x), self.predict(x), self.covariance)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""

@@ -207,7 +207,7 @@ class SineQuadratic(_Separable):
 
 
 class LogCosh(_Separable):
-    """V(x) = -s^2 sum_i log cosh(kappa_i x_i), s^2 = 2/beta: the Benes diffusion dX = s^2 kappa tanh(kappa X) dt + s dW.
+    """V(x) = -s^2 sum_i log cosh(kappa_i x_i), s^2 = 2/beta: the Benes diffusion, drift s^2 kappa tanh(kappa X).
 
     Exactly solvable (Benes 1981): with s^2 = 2/beta the law stays a cosh-tilted Gaussian. The potential has to know
     beta for that; it is unbounded below, so there is no stationary law.

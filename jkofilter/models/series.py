@@ -97,7 +97,7 @@ class ObservationSeries:
             numbers = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan)
         except (TypeError, ValueError) as error:
             raise InputError(f"values must name numeric columns, got {', '.join(map(repr, columns))}.") from error
-        return cls(torch.as_tensor(_float64(frame[time].to_numpy(), "times")), torch.as_tensor(numbers))
+        return cls(_float64(frame[time].to_numpy(), "times"), _float64(numbers, "values"))
 
     def to_frame(self) -> pd.DataFrame:
         """Columns ``time``, ``y0``, ``y1``, ..."""

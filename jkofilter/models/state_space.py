@@ -16,6 +16,10 @@ from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
 
 
+_PROBES = 64
+"""Draws of a prior that are looked at to see whether it can be sampled."""
+
+
 @dataclass(frozen=True)
 class StateSpaceModel:
     """A hidden Langevin diffusion and how it is seen.
@@ -47,10 +51,9 @@ class StateSpaceModel:
             )
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
-        for name in self.prior.arg_constraints:
-            value = getattr(self.prior, name, None)
-            if isinstance(value, Tensor) and not torch.isfinite(value).all():
-                raise InputError(f"prior has a non-finite {name}; give finite parameters.")
+        draws = sample_prior(self.prior, _PROBES, torch.Generator().manual_seed(0))
+        if not torch.isfinite(draws).all():
+            raise InputError("prior draws are not finite; give finite parameters.")
 
     @property
     def dim(self) -> int:
@@ -91,7 +94,7 @@ def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:
     """
     with torch.random.fork_rng(devices=[]):
         seed = int(torch.randint(2**62, (1,), generator=generator).item())
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return prior.sample(torch.Size([n])).detach()
 
 

@@ -41,45 +41,22 @@ def smooth_first_difference(x: Array) -> Array:
     """dx/ds to fourth order at every index, one-sided at the ends: for data that need not stay monotone."""
     d = first_difference(x)
     d[:2] = _ONE_SIDED @ x[:5]
-    d[-2:] = (-_ONE_SIDED @ x[: -6 : -1])[::-1]
+    d[-2:] = (-_ONE_SIDED @ x[:-6:-1])[::-1]
     return d
-
-
-def difference_bands(n: int) -> tuple[Array, Array]:
-    """Coefficients of ``first_difference`` and ``second_difference`` by diagonal: band[k, i] multiplies x[i + k - 2].
-
-    Returns:
-        Two arrays (5, n).
-    """
-    first, second = np.zeros((5, n)), np.zeros((5, n))
-    first[:, 2:-2] = np.array([1.0, -8.0, 0.0, 8.0, -1.0])[:, None] / 12.0
-    second[:, 2:-2] = np.array([-1.0, 16.0, -30.0, 16.0, -1.0])[:, None] / 12.0
-    for i in (1, n - 2):
-        first[1, i], first[3, i] = -0.5, 0.5
-        second[1:4, i] = (1.0, -2.0, 1.0)
-    first[2, 0], first[3, 0] = -1.0, 1.0
-    first[1, -1], first[2, -1] = -1.0, 1.0
-    return first, second
 
 
 class PentadiagonalLU:
     """LU factors of a pentadiagonal matrix.
 
     Args:
-        rows: (5, n); rows[k, i] is entry (i, i + k - 2).
+        storage: (7, n), entry (i, j) in storage[4 + i - j, j], as LAPACK wants it; overwritten. Rows 0 and 1 are
+            work space.
 
     Raises:
-        np.linalg.LinAlgError: the matrix is singular or not finite.
+        np.linalg.LinAlgError: the matrix is singular.
     """
 
-    def __init__(self, rows: Array) -> None:
-        n = rows.shape[1]
-        # LAPACK wants entry (i, j) in storage[4 + i - j, j]: each diagonal of rows shifted by its offset.
-        storage = np.zeros((n, 3 * BANDWIDTH + 1)).T
-        for k in range(5):
-            offset = k - BANDWIDTH
-            start, stop = max(0, -offset), n - max(0, offset)
-            storage[6 - k, start + offset : stop + offset] = rows[k, start:stop]
+    def __init__(self, storage: Array) -> None:
         self._lu, self._pivots, info = lapack.dgbtrf(storage, BANDWIDTH, BANDWIDTH, overwrite_ab=True)
         if info != 0:
             raise np.linalg.LinAlgError("pentadiagonal matrix is singular")
@@ -90,3 +67,29 @@ class PentadiagonalLU:
         if info != 0:
             raise np.linalg.LinAlgError("pentadiagonal solve failed")
         return solution
+
+
+def difference_matrix(first: Array, second: Array, diagonal: Array) -> Array:
+    """LAPACK storage of diag(first) D1 + diag(second) D2 + diag(diagonal), (7, n).
+
+    D1 and D2 are the matrices of ``first_difference`` and ``second_difference``.
+    """
+    n = first.shape[0]
+    storage = np.zeros((7, n), order="F")
+    a, b = first / 12.0, second / 12.0
+    # Row i of the matrix has its five entries on the anti-diagonal of the storage: column j = i + k - 2, row 6 - k.
+    storage[6, : n - 4] = (a - b)[2:-2]
+    storage[5, 1 : n - 3] = (16.0 * b - 8.0 * a)[2:-2]
+    storage[4] = diagonal
+    storage[4, 2:-2] -= 30.0 * b[2:-2]
+    storage[3, 3 : n - 1] = (16.0 * b + 8.0 * a)[2:-2]
+    storage[2, 4:] = -(a + b)[2:-2]
+    for i in (1, n - 2):
+        storage[5, i - 1] = second[i] - 0.5 * first[i]
+        storage[4, i] -= 2.0 * second[i]
+        storage[3, i + 1] = second[i] + 0.5 * first[i]
+    storage[4, 0] -= first[0]
+    storage[3, 1] = first[0]
+    storage[5, n - 2] = -first[-1]
+    storage[4, n - 1] += first[-1]
+    return storage

@@ -21,7 +21,7 @@ TROUGH = 60.0
 
 _TROUGH_SOFTNESS = 4.0
 
-_SHARES = ((0.35, 0.25), (0.25, 0.04), (0.40, 0.0))
+_SHARES = ((0.45, 0.25), (0.25, 0.04), (0.30, 0.0))
 """(share of the nodes, power of the density they follow): the core, the tails to 1e-40, the rest evenly."""
 
 _EDGE_FRACTION = 0.005

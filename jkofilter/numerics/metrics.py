@@ -103,7 +103,9 @@ def wasserstein2(p: Marginals | Tensor, q: Marginals | Tensor) -> float:
         raise InputError("p and q must both be laws or both be tensors of samples; call sample(n) on the law.")
     _require_same_dim(p, q)
     if p.dim != 1:
-        raise InputError(f"p and q must have dim 1, got {p.dim}; hand in samples (n, d) with n up to {_MAX_ASSIGNMENT}.")
+        raise InputError(
+            f"p and q must have dim 1, got {p.dim}; hand in samples (n, d) with n up to {_MAX_ASSIGNMENT}."
+        )
     z, weights = _normal_nodes(600)
     gaps = np.array([p.quantile(u, 0) - q.quantile(u, 0) for u in ndtr(z).tolist()])
     return math.sqrt(float(weights @ gaps**2))

@@ -19,8 +19,8 @@ from jkofilter._typing import Array
 from jkofilter.errors import FilterError
 from jkofilter.numerics.differences import first_difference
 from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, roughness
+from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailedError, is_increasing, proximal_step
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
-from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailure, is_increasing, proximal_step
 
 Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
@@ -260,12 +260,14 @@ def flow(
     while clock < duration:
         tau = (duration - clock) / math.ceil((duration - clock) / tau - 1e-9)
         if tau < MIN_STEP * duration:
-            raise FilterError(f"no JKO step converges at {clock:g} time units into the prediction; check the potential.")
+            raise FilterError(
+                f"no JKO step converges at {clock:g} time units into the prediction; check the potential."
+            )
         try:
             attempt = attempt_step(law, point, tau)
             if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
-                raise StepFailure("the step tears the mesh")
-        except StepFailure:
+                raise StepFailedError("the step tears the mesh")
+        except StepFailedError:
             stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
             point = replace(point, earlier_x=None, earlier_velocity=None)
             continue
@@ -296,4 +298,4 @@ def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> flo
     if settings.tolerance is None:
         return settings.step
     rate = law.strain_norm(point.velocity, point.x)
-    return min(settings.step, 0.3 / rate) if math.isfinite(rate) and rate > 0 else settings.step
+    return min(0.5 * settings.step, 0.2 / rate) if math.isfinite(rate) and rate > 0 else settings.step
