@@ -26,7 +26,7 @@ SCENARIO = jf.Scenario(
         "jko": jf.JKOFilter,
         "particle-kde": lambda model: jf.ParticleFilter(model, particles=50_000, density="kde"),
         "particle-transition": lambda model: jf.ParticleFilter(model, particles=50_000, density="transition"),
-        "grid": lambda model: jf.GridFilter(model, bounds=(-8.0, 8.0), cells=8000, step=1e-3),
+        "grid": lambda model: jf.GridFilter(model, cells=8000, step=1e-3),
     },
     reference="grid",
     time_label="time",

@@ -135,3 +135,15 @@ def checked_log_likelihood(model: StateSpaceModel, y: Tensor, x: Tensor, time: f
     if (value == -float("inf")).all():
         raise FilterError(f"the likelihood is zero at every point of the belief {where}.")
     return value
+
+
+def require_finite_potential(model: StateSpaceModel, x: Tensor) -> None:
+    """Raise InputError unless the potential and its gradient are finite, and of the right shape, at ``x`` (n, d)."""
+    value, gradient = model.sde.potential(x), model.sde.potential.gradient(x)
+    if value.shape != x.shape[:1] or gradient.shape != x.shape:
+        raise InputError(
+            f"potential must give values (n,) and gradients (n, d), but {tuple(x.shape)} gave "
+            f"{tuple(value.shape)} and {tuple(gradient.shape)}."
+        )
+    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
+        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")

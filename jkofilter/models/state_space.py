@@ -15,7 +15,6 @@ from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
 
-
 _PROBES = 64
 """Draws of a prior that are looked at to see whether it can be sampled."""
 

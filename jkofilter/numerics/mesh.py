@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.special import log_ndtr
 
 from jkofilter._typing import Array
 from jkofilter.numerics.differences import first_difference
@@ -21,8 +22,14 @@ TROUGH = 60.0
 
 _TROUGH_SOFTNESS = 4.0
 
+_CORE = 5.0
+"""Nats below the maximum down to which a kink is looked for."""
+
 _SHARES = ((0.45, 0.25), (0.25, 0.04), (0.30, 0.0))
 """(share of the nodes, power of the density they follow): the core, the tails to 1e-40, the rest evenly."""
+
+_MAX_REACH = 1e4
+"""How many times its first length a mesh may grow: the tails of a heavy-tailed prior are cut there."""
 
 _EDGE_FRACTION = 0.005
 """Width over which a hard edge is smoothed, as a fraction of the support."""
@@ -41,6 +48,12 @@ def node_density(log_density: Array, widths: Array) -> Array:
         weight = np.exp(power * depth)
         wanted += (share / np.dot(weight, widths)) * weight
     return wanted
+
+
+def kink(log_mass: Array) -> float:
+    """Largest fourth difference of the log mass per node where it matters: near zero on smooth data, h^2 at a kink."""
+    core = log_mass[2:-2] > log_mass.max() - _CORE
+    return float((np.abs(np.diff(log_mass, 4)) * core).max())
 
 
 def coarseness(x: Array, log_density: Array) -> float:
@@ -109,6 +122,51 @@ def fill_zeros(x: Array, log_density: Array) -> Array:
     return np.where(finite, log_density, shoulder)
 
 
+def _edges(log_density: Callable[[Array], Array], x: Array) -> list[tuple[float, float, float]]:
+    """Where the support begins and ends: position, +1 if the support lies above it else -1, log density just inside."""
+    value = log_density(x)
+    finite = np.isfinite(value)
+    starts = np.flatnonzero(finite[1:] != finite[:-1])
+    inside, outside = (
+        np.where(finite[starts], x[starts], x[starts + 1]),
+        np.where(finite[starts], x[starts + 1], x[starts]),
+    )
+    for _ in range(50):
+        middle = 0.5 * (inside + outside)
+        kept = np.isfinite(log_density(middle))
+        inside, outside = np.where(kept, middle, inside), np.where(kept, outside, middle)
+    levels = log_density(inside)
+    signs = np.where(inside > outside, 1.0, -1.0)
+    return [(float(p), float(sign), float(level)) for p, sign, level in zip(inside, signs, levels, strict=True)]
+
+
+def without_edges(log_density: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
+    """``log_density`` with the hard edges of its support, where it falls to zero between two of ``x``, made soft.
+
+    A hard edge has no log density to differentiate. It is replaced by a Gaussian distribution function centred on it,
+    a two-hundredth of the support wide, which moves mass from one side to the other and makes none.
+    """
+    finite = np.isfinite(log_density(x))
+    if finite.all() or not finite.any():
+        return log_density
+    edges = _edges(log_density, x)
+    known = x[finite]
+    width = _EDGE_FRACTION * max(known[-1] - known[0], float(np.diff(x).min()))
+
+    def softened(points: Array) -> Array:
+        value = log_density(points)
+        inside = np.isfinite(value)
+        outside = np.full_like(value, -np.inf)
+        for position, sign, level in edges:
+            depth = sign * (points - position) / width
+            ramp = log_ndtr(depth)
+            value = value + np.where(inside & (depth > 0.0), ramp, 0.0)
+            outside = np.maximum(outside, np.where(depth <= 0.0, level + ramp, -np.inf))
+        return np.where(inside, value, outside)
+
+    return softened
+
+
 def shallow(log_density: Array) -> Array:
     """``log_density`` with the troughs between modes filled, smoothly, to TROUGH nats below the lower mode.
 
@@ -142,13 +200,14 @@ def _extended(x: Array, log_density: Array, upper: bool) -> tuple[Array, Array]:
     return np.append(edge - distance[::-1], x), np.append(tail[::-1], log_density)
 
 
-def place_nodes(x: Array, log_density: Array, n: int) -> Array:
+def place_nodes(x: Array, log_density: Array, n: int, limit: float = np.inf) -> Array:
     """``n`` nodes for the density known at ``x``, covering it to DEPTH and dense where it is high.
 
     Args:
         x: increasing, (k,).
         log_density: finite, (k,).
         n: how many nodes.
+        limit: length beyond which the nodes are not spread out further.
 
     Returns:
         Increasing nodes, (n,), smooth in their index.
@@ -161,7 +220,8 @@ def place_nodes(x: Array, log_density: Array, n: int) -> Array:
     apart = np.append(True, np.diff(x) > 1e-12 * (x[-1] - x[0]))
     x, log_density = x[apart], log_density[apart]
     for upper in (False, True):
-        x, log_density = _extended(x, log_density, upper)
+        if x[-1] - x[0] < limit:
+            x, log_density = _extended(x, log_density, upper)
     widths = np.gradient(x)
     density = node_density(log_density, widths)
     cumulative = CubicSpline(x, density).antiderivative()(x)
@@ -192,9 +252,13 @@ def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) 
     Raises:
         FloatingPointError: the density is zero at every node tried.
     """
-    before = np.inf
+    before, edged = np.inf, False
+    limit = _MAX_REACH * (x[-1] - x[0])
     for done in range(61):
         value = log_density(x)
+        if not edged and not np.isfinite(value).all():
+            log_density, edged = without_edges(log_density, x), True
+            value = log_density(x)
         if not np.isfinite(value).any():
             raise FloatingPointError("the density is zero at every node")
         value = shallow(fill_zeros(x, value))
@@ -202,5 +266,5 @@ def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) 
         if settled and max(value[0], value[-1]) < value.max() - 0.5 * DEPTH:
             break
         before = value.max()
-        x = place_nodes(x, value, n)
+        x = place_nodes(x, value, n, limit)
     return x, value

@@ -18,8 +18,9 @@ from scipy.interpolate import CubicSpline
 from jkofilter._typing import Array
 from jkofilter.errors import FilterError
 from jkofilter.numerics.differences import first_difference
-from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, roughness
-from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailedError, is_increasing, proximal_step
+from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, kink, roughness
+from jkofilter.numerics.newton import is_increasing
+from jkofilter.transport.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
 
 Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
@@ -31,6 +32,10 @@ MAX_ROUGHNESS = 1.7
 
 TORN = 2.5
 """Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
+
+MAX_KINK = 0.015
+_FORGETTING = (2, 4, 8, 16, 32, 64)
+"""Steps after which a kinked density gets fresh nodes."""
 
 MAX_MASS_DEFECT = 1e-3
 MAX_GROWTH = 2.5
@@ -217,9 +222,9 @@ def _bdf2(law: LabelledMass, point: _Point, tau: float) -> _Attempt:
     change = (solved.velocity - point.velocity) / tau
     earlier_change = (point.velocity - point.earlier_velocity) / point.earlier_step
     span = tau + point.earlier_step
-    # The local error is tau^2 span (1 + r) / (6 (1 + 2 r)) times the third derivative of X, and that is twice the
-    # divided difference of the velocity, (change - earlier_change) / span.
-    defect = (change - earlier_change) * (tau * tau * (1.0 + ratio) / (3.0 * scale))
+    # The local error is tau h span / 6 times the third derivative of X, which is twice the divided difference of the
+    # velocity, (change - earlier_change) / span; what one step adds to the global error is tau / h of that.
+    defect = (change - earlier_change) * (tau * tau / 3.0)
     error = law.strain_norm(solved.factors.solve(defect), solved.x)
     acceleration = change + (change - earlier_change) * (tau / span)
     after = _Point(solved.x, solved.velocity, acceleration, point.x, point.velocity, tau)
@@ -286,7 +291,9 @@ def flow(
         )
         tau = min(settings.step, tau * growth)
         log_density = law.log_density(point.x)
-        if _needs_remesh(point.x, log_density):
+        # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
+        forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
+        if forget or _needs_remesh(point.x, log_density):
             density = remeshed(QuantileDensity(point.x, log_density), settings.nodes)
             point, law = point.relabelled(density.x), LabelledMass(density.log_mass, slopes, beta)
             stats = replace(stats, remeshes=stats.remeshes + 1)

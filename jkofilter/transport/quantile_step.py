@@ -20,13 +20,8 @@ from functools import cached_property
 import numpy as np
 
 from jkofilter._typing import Array
-from jkofilter.numerics.differences import (
-    PentadiagonalLU,
-    difference_matrix,
-    first_difference,
-    second_difference,
-    smooth_first_difference,
-)
+from jkofilter.numerics.differences import first_difference, second_difference, smooth_first_difference
+from jkofilter.numerics.newton import PentadiagonalLU, is_increasing, newton_move
 
 MAX_NEWTON = 30
 TOLERANCE = 5e-4
@@ -66,7 +61,8 @@ class LabelledMass:
         return np.exp(self.log_mass)
 
     @cached_property
-    def _log_mass_slope(self) -> Array:
+    def log_mass_slope(self) -> Array:
+        """dl/ds, (n,)."""
         slope = smooth_first_difference(self.log_mass)
         # At the two ends mass has to grow inwards, so that nothing but outflow happens there and the open ends need no
         # boundary condition; a rough tail, coarsely sampled, can hide that from the one-sided stencil.
@@ -84,18 +80,8 @@ class LabelledMass:
     def velocity(self, x: Array) -> Array:
         """v(X), state per time, (n,)."""
         stretch = first_difference(x)
-        pressure = (second_difference(x) / stretch - self._log_mass_slope) / stretch
+        pressure = (second_difference(x) / stretch - self.log_mass_slope) / stretch
         return pressure / self.beta - self.slopes(x)[0]
-
-    def linearise(self, x: Array, stretch: Array, h: float) -> tuple[Array, Array]:
-        """v(X), (n,), and I - h v'(X) in LAPACK storage, (7, n), given X'."""
-        inverse = 1.0 / stretch
-        bend = second_difference(x) * inverse
-        gradient, curvature = self.slopes(x)
-        velocity = (bend - self._log_mass_slope) * inverse / self.beta - gradient
-        diffusion = inverse * inverse * (h / self.beta)
-        advection = (2.0 * bend - self._log_mass_slope) * diffusion
-        return velocity, difference_matrix(advection, -diffusion, 1.0 + h * curvature)
 
     def log_density(self, x: Array) -> Array:
         """log rho at the nodes, (n,)."""
@@ -117,11 +103,6 @@ class Proximal:
     iterations: int
 
 
-def is_increasing(x: Array) -> bool:
-    """Whether the nodes, and their fourth-order stretch, increase."""
-    return bool((x[1:] > x[:-1]).all() and (first_difference(x) > 0).all())
-
-
 def proximal_step(law: LabelledMass, centre: Array, h: float, guess: Array) -> Proximal:
     """The nodes with X - centre = h v(X), by Newton's method capped short of node collision.
 
@@ -137,33 +118,24 @@ def proximal_step(law: LabelledMass, centre: Array, h: float, guess: Array) -> P
     if not is_increasing(centre):
         raise StepFailedError("the shifted centre is not an increasing map")
     x = guess if is_increasing(guess) else centre
-    stretch = first_difference(x)
     for iteration in range(1, MAX_NEWTON + 1):
-        velocity, matrix = law.linearise(x, stretch, h)
-        try:
-            factors = PentadiagonalLU(matrix)
-        except np.linalg.LinAlgError as error:
-            raise StepFailedError(str(error)) from error
-        move = factors.solve(centre - x + h * velocity)
-        gaps = x[1:] - x[:-1]
-        if not gaps.min() > 0.0 or not np.isfinite(move).all():
-            raise StepFailedError("nodes collide")
-        strain = (move[1:] - move[:-1]) / gaps
-        x, stretch, whole = _capped(x, move, -float(strain.min()))
+        solved = newton_move(x, centre, law.slopes(x), law.log_mass_slope, law.relevance, h, law.beta)
+        if solved is None:
+            raise StepFailedError("the Newton system is singular or not finite")
+        x, whole = _capped(x, solved.move, solved.compression)
         # Newton converges quadratically: the last move's square is what is left.
-        if whole and float((np.abs(strain) * law.relevance).max()) < TOLERANCE:
-            return Proximal(x, (x - centre) / h, factors, iteration)
+        if whole and solved.size < TOLERANCE:
+            return Proximal(x, (x - centre) / h, solved.factors, iteration)
     raise StepFailedError(f"Newton did not converge in {MAX_NEWTON} iterations")
 
 
-def _capped(x: Array, move: Array, compression: float) -> tuple[Array, Array, bool]:
-    """``x`` plus as much of ``move`` as keeps the nodes apart, the stretch there, and whether that was all of it."""
+def _capped(x: Array, move: Array, compression: float) -> tuple[Array, bool]:
+    """``x`` plus as much of ``move`` as keeps the nodes apart, and whether that was all of it."""
     damping = 1.0 if compression <= MAX_COMPRESSION else MAX_COMPRESSION / compression
-    while True:
-        trial = x + damping * move
-        stretch = first_difference(trial)
-        if stretch.min() > 0.0:
-            return trial, stretch, damping == 1.0
+    trial = x + damping * move
+    while not is_increasing(trial):
         damping *= 0.5
         if damping < 1e-6:
             raise StepFailedError("nodes collide")
+        trial = x + damping * move
+    return trial, damping == 1.0
