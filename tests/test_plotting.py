@@ -97,9 +97,9 @@ def test_plot_of_a_result(run: Run, ou_model: jf.StateSpaceModel) -> None:
 
 def test_one_reading_and_several_coordinates_are_drawn(tmp_path: Path) -> None:
     prior = torch.distributions.MultivariateNormal(torch.zeros(6).double(), torch.eye(6).double())
-    sde = jf.LangevinSDE(jf.Quadratic([0.0] * 6, torch.eye(6).double()))
+    sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(6).double(), torch.eye(6).double()))
     model = jf.StateSpaceModel(prior, sde, jf.LinearGaussian(torch.eye(6)[:2].double(), torch.eye(2).double()))
-    path, series = jf.simulate(model, [0.5], substep=0.1)
+    path, series = jf.simulate(model, torch.tensor([0.5]).double(), substep=0.1)
     figure = jf.run_filter(jf.KalmanFilter(model), series, keep_beliefs=True).plot(path, series)
     names = [axis.get_ylabel() for axis in figure.axes]
     assert names == [f"state, coordinate {i}" for i in range(4)] + ["reading"]

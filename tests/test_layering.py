@@ -1,0 +1,114 @@
+"""The layers of the package: imports point downwards, one library behind one module, nothing outgrows a page."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "jkofilter"
+FILES = sorted(ROOT.rglob("*.py"))
+LAYERS = {
+    "cli": 7,
+    "report": 6,
+    "plotting": 6,
+    "benchmark": 6,
+    "scenario": 5,
+    "run": 4,
+    "filters": 3,
+    "transport": 2,
+    "models": 1,
+    "beliefs": 1,
+    "numerics": 0,
+    "_typing": -1,
+    "errors": -1,
+}
+# Habits that start at the bottom and end at the top: filter.run(), result.plot(), scenario.main().
+LAZY = {"filters/base.py": {"run"}, "run.py": {"plotting"}, "scenario.py": {"cli"}}
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def imported(nodes: list[ast.AST]) -> list[str]:
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return found
+
+
+def part(module: str) -> str:
+    pieces = module.split(".")
+    return pieces[1] if pieces[0] == "jkofilter" and len(pieces) > 1 else ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_point_downwards(file: Path) -> None:
+    own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own in ("__init__", "cli"):
+        return
+    tree = ast.parse(file.read_text())
+    for module in imported(list(tree.body)):
+        other = part(module)
+        if other:
+            assert LAYERS[other] <= LAYERS[own], f"{own} imports {module}"
+            assert other == own or LAYERS[other] < LAYERS[own] or LAYERS[own] == 6, (
+                f"{own} imports its neighbour {module}"
+            )
+    inner = [node for node in ast.walk(tree) if node not in tree.body]
+    for module in imported(inner):
+        other = part(module)
+        if other and LAYERS[other] > LAYERS[own]:
+            assert other in LAZY.get(name_of(file), set()), f"{own} imports {module} upwards"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "filters").glob("*.py")), ids=name_of)
+def test_filters_never_import_each_other(file: Path) -> None:
+    if file.name == "__init__.py":
+        return
+    siblings = {f"jkofilter.filters.{other.stem}" for other in file.parent.glob("*.py") if other.stem != "base"}
+    assert not siblings & set(imported(list(ast.walk(ast.parse(file.read_text())))))
+
+
+def test_only_the_command_line_prints() -> None:
+    for file in FILES:
+        calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
+        printing = [n for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
+        assert not printing or file.name == "cli.py", file
+
+
+def test_each_library_stays_behind_its_module() -> None:
+    homes = {"filterpy.kalman": {"kalman.py", "unscented.py"}, "numba": {"newton.py"}, "typer": {"cli.py"}}
+    for file in FILES:
+        for module in imported(list(ast.walk(ast.parse(file.read_text())))):
+            for library, allowed in homes.items():
+                if module == library or module.startswith(library + "."):
+                    assert file.name in allowed, f"{file} imports {module}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_files_and_functions_fit_a_page(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 420
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 70, f"{file}: {node.name}"
+
+
+def test_no_import_cycle() -> None:
+    modules = {"jkofilter." + name_of(f).removesuffix(".py").replace("/", "."): f for f in FILES}
+    graph = {m: {i for i in imported(list(ast.parse(f.read_text()).body)) if i in modules} for m, f in modules.items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
