@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
+from jkofilter.beliefs.base import Belief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics import metrics
-from jkofilter.run import FilterResult, run_filter
+from jkofilter.run import FilterResult, Tracker, run_filter
 from jkofilter.scenario import Scenario
+
+FRAMES = 150
+MAX_FILM_READINGS = 600
 
 COLUMNS = (
     "scenario",
@@ -41,11 +45,13 @@ class FirstSeed:
         path: true states at the reading times, (m, d), or None for real data.
         series: the readings.
         results: by filter name, those that did not fail.
+        film: beliefs of the first filter that is not the reference, close enough in time for a moving picture.
     """
 
     path: Tensor | None
     series: ObservationSeries
     results: Mapping[str, FilterResult]
+    film: tuple[Belief, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +104,16 @@ def run_scenario(
             _warm_up(filters, series)
         results: dict[str, FilterResult] = {}
         for name in order:
-            keep = first is None and len(series) <= 600
-            result, row = _measured(filters[name], series, scenario.until, seed, keep)
+            result, row = _measured(filters[name], series, scenario.until, seed)
             if result is not None:
                 results[name] = result
                 row |= _compared(result, results.get(scenario.reference))
             rows.append({"scenario": scenario.name, "filter": name, "seed": seed} | row)
             on_run(name, seed)
-        first = FirstSeed(path, series, results) if first is None else first
+        if first is None:
+            shown = next((name for name in filters if name != scenario.reference), scenario.reference)
+            film = _film(filters[shown], series, scenario.until, seed) if shown in results else ()
+            first = FirstSeed(path, series, results, film)
     assert first is not None
     return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
 
@@ -120,15 +128,38 @@ def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
 
 
 def _measured(
-    item: Filter, series: ObservationSeries, until: float | None, seed: int, keep_beliefs: bool
+    item: Filter, series: ObservationSeries, until: float | None, seed: int
 ) -> tuple[FilterResult | None, dict[str, Any]]:
-    start = time.perf_counter()
+    start = perf_counter()
     try:
-        result = run_filter(item, series, until=until, seed=seed, keep_beliefs=keep_beliefs)
+        result = run_filter(item, series, until=until, seed=seed)
     except FilterError as error:
-        return None, {"status": str(error), "seconds": time.perf_counter() - start}
-    seconds = time.perf_counter() - start
+        return None, {"status": str(error), "seconds": perf_counter() - start}
+    seconds = perf_counter() - start
     return result, {"status": "ok", "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
+
+
+def _film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
+    """Beliefs between the readings as well as at them; none for series too long, or states too wide, to be shown so."""
+    if len(series) > MAX_FILM_READINGS or item.model.dim != 1:
+        return ()
+    tracker = Tracker(item, seed)
+    end = series.times[-1].item() if until is None else until
+    longest = max(end / FRAMES, 1e-12)
+    beliefs: list[Belief] = [tracker.belief]
+
+    def advance(time: float) -> None:
+        start = tracker.belief.time
+        frames = max(1, math.ceil((time - start) / longest - 1e-9))
+        for k in range(1, frames + 1):
+            beliefs.append(tracker.predict(max(start + (time - start) * k / frames - tracker.belief.time, 0.0)))
+
+    for time, y in zip(series.times.tolist(), series.values, strict=True):
+        advance(time)
+        beliefs[-1] = tracker.update(y)
+    if end > tracker.belief.time:
+        advance(end)
+    return tuple(beliefs)
 
 
 def _compared(result: FilterResult, reference: FilterResult | None) -> dict[str, float]:

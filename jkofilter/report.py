@@ -14,8 +14,6 @@ from jkofilter.benchmark import Benchmark
 from jkofilter.errors import InputError
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities
 
-HEATMAP_READINGS = 600
-
 
 def summarise(benchmark: Benchmark) -> pd.DataFrame:
     """One row per filter: median and worst figures over the seeds that did not fail, the reference last.
@@ -89,9 +87,9 @@ def figures(benchmark: Benchmark) -> dict[str, Figure]:
     pictures: dict[str, Figure] = {}
     name = next((n for n in first.results if n != scenario.reference), scenario.reference)
     result = first.results.get(name)
-    if result is not None and result.final.dim == 1 and result.beliefs:
+    if first.film:
         pictures["density_over_time"] = density_heatmap(
-            result.beliefs,
+            first.film,
             path_times=first.series.times,
             path=None if first.path is None else first.path[:, 0],
             series=first.series,

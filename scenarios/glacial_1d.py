@@ -67,7 +67,7 @@ SCENARIO = jf.Scenario(
     model=MODEL,
     series=ice_core(),
     filters={
-        "jko": jf.JKOFilter,
+        "jko": lambda model: jf.JKOFilter(model, scheme="sdirk4", tolerance=1e-4),
         "particle": lambda model: jf.ParticleFilter(model, particles=10_000, substep=0.02),
         "grid": lambda model: jf.GridFilter(model, bounds=(-50.0, -29.0), cells=2000, step=2e-3),
     },

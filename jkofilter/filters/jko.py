@@ -63,7 +63,7 @@ class JKOFilter(Runnable):
     scheme: Scheme = "sdirk2"
     transport: Literal["auto", "quantile"] = "auto"
     nodes: int = 400
-    tolerance: float | None = 4e-4
+    tolerance: float | None = 3e-4
     on_failure: Literal["raise", "report"] = "raise"
 
     def __post_init__(self) -> None:
