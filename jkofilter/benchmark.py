@@ -20,7 +20,7 @@ from jkofilter.run import FilterResult, Tracker, run_filter
 from jkofilter.scenario import Scenario
 
 FRAMES = 150
-MAX_FILM_READINGS = 600
+MAX_FRAMES = 600
 
 COLUMNS = (
     "scenario",
@@ -140,25 +140,32 @@ def _measured(
 
 
 def _film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
-    """Beliefs between the readings as well as at them; none for series too long, or states too wide, to be shown so."""
-    if len(series) > MAX_FILM_READINGS or item.model.dim != 1:
+    """Beliefs between the readings as well as at them, thinned where there are many; none for states too wide."""
+    if item.model.dim != 1:
         return ()
     tracker = Tracker(item, seed)
     end = series.times[-1].item() if until is None else until
-    longest = max(end / FRAMES, 1e-12)
     beliefs: list[Belief] = [tracker.belief]
+
+    def keep() -> None:
+        if tracker.belief.time - beliefs[-1].time >= end / MAX_FRAMES:
+            beliefs.append(tracker.belief)
 
     def advance(time: float) -> None:
         start = tracker.belief.time
-        frames = max(1, math.ceil((time - start) / longest - 1e-9))
+        frames = max(1, math.ceil((time - start) * FRAMES / end - 1e-9)) if end > 0 else 1
         for k in range(1, frames + 1):
-            beliefs.append(tracker.predict(max(start + (time - start) * k / frames - tracker.belief.time, 0.0)))
+            tracker.predict(max(start + (time - start) * k / frames - tracker.belief.time, 0.0))
+            if k < frames:
+                keep()
 
     for time, y in zip(series.times.tolist(), series.values, strict=True):
         advance(time)
-        beliefs[-1] = tracker.update(y)
+        tracker.update(y)
+        keep()
     if end > tracker.belief.time:
         advance(end)
+        keep()
     return tuple(beliefs)
 
 

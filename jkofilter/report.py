@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from jkofilter.benchmark import Benchmark
 from jkofilter.errors import InputError
-from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities
+from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
 
 
 def summarise(benchmark: Benchmark) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def figures(benchmark: Benchmark) -> dict[str, Figure]:
             readings_on_state_axis=scenario.readings_on_state_axis,
         )
     elif result is not None:
-        pictures["state_over_time"] = result.plot(first.path, first.series)
+        pictures["state_over_time"] = plot_result(result, first.path, first.series, labels=labels)
     if scenario.reference in first.results and first.results[scenario.reference].final.dim == 1:
         finals = {n: r.final for n, r in first.results.items()}
         pictures["final_densities"] = final_densities(finals, scenario.reference, labels)
