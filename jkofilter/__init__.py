@@ -1,6 +1,6 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
-from jkofilter.beliefs import Belief, GaussianBelief, GridBelief, ParticleBelief, QuantileBelief
+from jkofilter.beliefs import Belief, GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
     EnsembleKalmanFilter,
@@ -47,6 +47,7 @@ __all__ = [
     "GaussianBelief",
     "GaussianMixture",
     "GridBelief",
+    "GridBelief2D",
     "GridFilter",
     "InputError",
     "JKOFilter",

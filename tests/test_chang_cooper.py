@@ -135,3 +135,13 @@ def test_progress_ends_exactly_and_grades():
         total += size
         progress.advance(0)
     assert total == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.03, 0.05, 0.08, 0.13, 0.2, math.inf])
+def test_steps_grow_at_the_end_however_many_graded_ones_began(scale):
+    x = centres(-2.0, 2.0, 100)
+    operator = ChangCooper((x**2 - 1) ** 2, x[1] - x[0], 1.0)
+    progress = Progress.start(200.0, 0.05, scale, 0.1)
+    evolve(operator, normal(x, 0.5, 0.05), progress, progress.total)
+    assert progress.done
+    assert progress.steps < 1500

@@ -232,13 +232,6 @@ def test_bad_settings(options, message):
         jf.GridFilter(**{"model": model(), **options})
 
 
-def test_two_dimensions_are_refused():
-    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
-    two = jf.StateSpaceModel(prior, jf.LangevinSDE(jf.DoubleWell(2)), jf.LinearGaussian(torch.eye(2), torch.eye(2)))
-    with pytest.raises(jf.InputError, match="GridFilter handles dim 1"):
-        jf.GridFilter(two)
-
-
 def test_bad_potentials_priors_and_readings():
     broken = jf.Potential(lambda x: torch.where(x[..., 0].abs() < 1, 0.0, torch.nan), 1)
     with pytest.raises(jf.InputError, match="potential is not finite at x"):

@@ -3,11 +3,12 @@
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.grid import GridBelief
+from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.beliefs.quantile import QuantileBelief
 
 BELIEF_TYPES: dict[str, type[Belief]] = {
-    kind.__name__: kind for kind in (GaussianBelief, GridBelief, ParticleBelief, QuantileBelief)
+    kind.__name__: kind for kind in (GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief)
 }
 
-__all__ = ["BELIEF_TYPES", "Belief", "GaussianBelief", "GridBelief", "ParticleBelief", "QuantileBelief"]
+__all__ = ["BELIEF_TYPES", "Belief", "GaussianBelief", "GridBelief", "GridBelief2D", "ParticleBelief", "QuantileBelief"]

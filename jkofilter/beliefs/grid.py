@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline, PchipInterpolator
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
-from jkofilter.numerics.mesh import continue_log_density, fill_zeros
+from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _FLOOR = 740.0
-_KINK = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +43,11 @@ class GridBelief:
         return 1
 
     @property
+    def grid(self) -> Grid:
+        """The cells."""
+        return Grid((Axis(self.low, self.high, self.log_density.shape[0]),))
+
+    @property
     def width(self) -> float:
         """Length of a cell, in units of the state."""
         return (self.high - self.low) / self.log_density.shape[0]
@@ -53,7 +55,7 @@ class GridBelief:
     @cached_property
     def centres(self) -> Array:
         """Cell centres, (n,)."""
-        return cell_centres(self.low, self.high, self.log_density.shape[0])
+        return self.grid.axes[0].centres
 
     @cached_property
     def _log_density(self) -> Array:
@@ -81,23 +83,23 @@ class GridBelief:
         return self.log_density.new_tensor([[self._moments[1]]])
 
     @cached_property
-    def evaluate(self) -> Callable[[Array], Array]:
-        """Log density at any points, in NumPy: the function behind ``log_prob``."""
-        return interpolant(self.centres, self._log_density, (self.low, self.high) if self.closed else None)
+    def evaluate(self) -> LogDensity:
+        """Log density (n,) at any points (n, 1), in NumPy: the function behind ``log_prob``."""
+        return interpolant(self.grid, self._log_density, self.closed)
 
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any point, (n,).
 
         A cubic spline through the cells, with quadratic tails beyond them, or -inf beyond closed ends.
         """
-        points = checked_points(x, 1).detach().cpu().double().numpy()[:, 0]
+        points = checked_points(x, 1).detach().cpu().double().numpy()
         return torch.as_tensor(self.evaluate(points)).to(self.log_density)
 
     @cached_property
     def _table(self) -> tuple[Array, Array, Array]:
         """Cell edges, cumulative mass there, and log density there, for inverting the distribution function."""
         edges = np.linspace(self.low, self.high, self.log_density.shape[0] + 1)
-        at_edges = self.evaluate(edges)
+        at_edges = self.evaluate(edges[:, None])
         ends = np.exp(at_edges)
         cells = (ends[1:] + 4.0 * np.exp(self._log_density) + ends[:-1]) / 6.0
         cumulative = np.append(0.0, np.cumsum(cells))
@@ -124,30 +126,3 @@ class GridBelief:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)
         return float(self._inverse(np.array([q]))[0])
-
-
-def cell_centres(low: float, high: float, cells: int) -> Array:
-    """Centres of ``cells`` equal cells of [low, high], (cells,)."""
-    return low + (high - low) * (np.arange(cells) + 0.5) / cells
-
-
-def interpolant(x: Array, log_density: Array, walls: tuple[float, float] | None = None) -> Callable[[Array], Array]:
-    """A function giving the log density anywhere from its values at equally spaced ``x``.
-
-    Args:
-        x: increasing, (n,).
-        log_density: (n,), any additive constant; -inf where there is no mass.
-        walls: beyond these it is -inf; None continues the tails by parabolas.
-    """
-    known = fill_zeros(x, log_density) if walls is None else np.maximum(log_density, log_density.max() - _FLOOR)
-    # A cubic spline rings at a hard edge; the monotone one does not, and is less accurate everywhere else.
-    kinked = np.abs(np.diff(known, 2)).max() > _KINK
-    spline = PchipInterpolator(x, known) if kinked else CubicSpline(x, known)
-
-    def evaluate(points: Array) -> Array:
-        inside = spline(points)
-        if walls is None:
-            return continue_log_density(x, known, points, inside)
-        return np.where((points < walls[0]) | (points > walls[1]), -np.inf, inside)
-
-    return evaluate

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.linalg import lapack
@@ -25,8 +26,8 @@ _NEGLIGIBLE_MASS = 1e-20
 _UNDERFLOW = 1e-280
 _GUARD_SUBSTEPS = 8
 _CHECK_EVERY = 8
-_GROWTH_TOLERANCE = 1e-9
 _FINEST_LEVEL = 60
+_FACTORS_KEPT = 8
 
 
 def bernoulli(z: Array) -> Array:
@@ -45,11 +46,15 @@ class ChangCooper:
     The face weights come from the differences of beta V between neighbouring cell centres, so that exp(-beta V) at the
     centres makes every flux vanish: it is stationary exactly, not to the order of the scheme.
 
+    Many lines are taken at once laid end to end, with no flux from one to the next: then (n,) below is all of them.
+
     Args:
-        potential: V at the cell centres, finite, (n,).
+        potential: V at the cell centres, finite, (n,) for one line, (lines, cells) for many.
         width: of a cell, in units of the state.
         beta: inverse temperature.
     """
+
+    growth_tolerance = 1e-9
 
     def __init__(self, potential: Array, width: float, beta: float) -> None:
         z = beta * np.diff(potential)
@@ -57,8 +62,8 @@ class ChangCooper:
         # B(-z) = B(z) + z; adding |z| to the smaller weight loses no digits on either side.
         uphill = downhill + np.abs(z)
         scale = 1.0 / (beta * width * width)
-        self.rightward = scale * np.where(z > 0, downhill, uphill)
-        self.leftward = scale * np.where(z > 0, uphill, downhill)
+        self.rightward = _end_to_end(scale * np.where(z > 0, downhill, uphill))
+        self.leftward = _end_to_end(scale * np.where(z > 0, uphill, downhill))
         self.outflow = np.append(self.rightward, 0.0)
         self.outflow[1:] += self.leftward
         self.size = self.outflow.size
@@ -82,6 +87,9 @@ class ChangCooper:
             )
             if info != 0:
                 raise np.linalg.LinAlgError("the Chang-Cooper matrix is singular")
+            if len(self._factors) == _FACTORS_KEPT:
+                # Those of the many lines of a plane take megabytes; graded steps seldom return to a length.
+                self._factors.pop(next(iter(self._factors)))
             factors = self._factors[duration] = tuple(factors_)
         return np.asarray(lapack.dgttrs(*factors, p)[0])
 
@@ -134,6 +142,30 @@ class ChangCooper:
         return after, None if guard else stage, guard
 
 
+def _end_to_end(weights: Array) -> Array:
+    """Face weights of every line, (..., cells - 1), one line after the other with closed faces between, (n - 1,)."""
+    closed = np.zeros((*weights.shape[:-1], 1))
+    return np.concatenate([weights, closed], axis=-1).reshape(-1)[:-1]
+
+
+class Stepper(Protocol):
+    """What ``evolve`` needs of a generator, on a line or a plane.
+
+    Attributes:
+        growth_tolerance: steps may grow while ``local_error`` is below this.
+    """
+
+    growth_tolerance: float
+
+    def step(self, p: Array, duration: float, total: float | None = None) -> tuple[Array, Array | None, int]:
+        """The density after a step, what ``local_error`` needs beyond it (None where a guard acted), the guard."""
+        ...
+
+    def local_error(self, p: Array, stage: Array, after: Array, duration: float) -> float:
+        """Error of that step as a share of the law."""
+        ...
+
+
 @dataclass
 class Progress:
     """How far an evolution has come, and what it took. Time is counted in integers, so that it ends where it should.
@@ -174,6 +206,11 @@ class Progress:
         """Whether the whole duration has passed."""
         return self.position >= self.total
 
+    @property
+    def check_is_due(self) -> bool:
+        """Whether to see if steps may grow: every few steps once they are ungraded, where they could double."""
+        return self.level >= 0 and self.position % (_CHECK_EVERY * self._units(self.level)) == 0
+
     def _units(self, level: int) -> int:
         return 1 << (_FINEST_LEVEL + level)
 
@@ -199,25 +236,25 @@ class Progress:
         self.tail_guards += guard == 1
         self.euler_steps += guard == 2
 
-    def adapt(self, error: float) -> None:
+    def adapt(self, error: float, tolerance: float) -> None:
         """Lengthen steps beyond ``step`` once the law hardly changes (long gaps), shorten them again when it does."""
-        if error < _GROWTH_TOLERANCE and self.level >= 0 and self._can_double():
+        if error < tolerance and self.level >= 0 and self._can_double():
             self.level += 1
-        elif error > 100.0 * _GROWTH_TOLERANCE and self.level > 0:
+        elif error > 100.0 * tolerance and self.level > 0:
             self.level -= 1
 
 
-def evolve(operator: ChangCooper, p: Array, progress: Progress, steps: int) -> Array:
+def evolve(operator: Stepper, p: Array, progress: Progress, steps: int) -> Array:
     """``p`` after at most ``steps`` further steps of ``progress``, which is updated in place.
 
     Args:
         operator: the generator on the cells of ``p``.
-        p: non-negative cell densities, (n,).
+        p: non-negative cell densities, (n,) or (n1, n2).
         progress: how far the evolution has come.
         steps: how many steps to take before returning.
 
     Returns:
-        Non-negative cell densities with the same sum, (n,).
+        Non-negative cell densities with the same sum, of the same shape.
     """
     # One total for all steps: its own rounding then cannot add up.
     total = float(p.sum())
@@ -228,6 +265,6 @@ def evolve(operator: ChangCooper, p: Array, progress: Progress, steps: int) -> A
         before = p
         p, stage, guard = operator.step(p, size, total)
         progress.advance(guard)
-        if stage is not None and progress.level >= 0 and progress.steps % _CHECK_EVERY == 0:
-            progress.adapt(operator.local_error(before, stage, p, size))
+        if stage is not None and progress.check_is_due:
+            progress.adapt(operator.local_error(before, stage, p, size), operator.growth_tolerance)
     return p

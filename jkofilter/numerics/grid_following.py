@@ -1,0 +1,205 @@
+"""Grids that follow a law: they cover it down to a depth, resolve it, and grow and shrink with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from jkofilter._typing import Array
+from jkofilter.numerics.chang_cooper import Progress, Stepper, evolve
+from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
+
+_CORE = 12.0
+_PASSES = 80
+_BLOCK = 8
+
+
+class Reach(NamedTuple):
+    """How far a free grid extends and how finely.
+
+    Attributes:
+        depth: nats below its maximum to which the grid carries the density.
+        refit_above: a grid whose sides lie deeper than this may be left as it is.
+        redo_above: with sides higher than this, nats below the maximum, steps are taken again on a wider grid.
+        most: how many times the cells asked for an axis may have.
+        per_scale: cells wanted within the length on which the bulk of the law bends.
+        fewest_per_scale: an axis grows no further once even ``most`` times the cells would leave fewer than these.
+    """
+
+    depth: float
+    refit_above: float
+    redo_above: float
+    most: int
+    per_scale: float
+    fewest_per_scale: float
+
+    def widest(self, cells: int, scale: float) -> float:
+        """Longest axis on which a law of local ``scale`` stays resolved."""
+        return self.most * cells * scale / self.fewest_per_scale
+
+
+LINE = Reach(230.0, 180.0, 70.0, 8, 20.0, 20.0)
+"""21 standard deviations of a Gaussian each way."""
+
+PLANE = Reach(60.0, 45.0, 30.0, 2, 10.0, 3.0)
+"""11 standard deviations of a Gaussian each way: cells are dear, and walls at exp(-30) are not felt."""
+
+
+def fit(log_density: LogDensity, grid: Grid, cells: tuple[int, ...], reach: Reach) -> tuple[Grid, Array]:
+    """A grid that covers ``log_density`` and resolves it, searched from ``grid``.
+
+    Args:
+        log_density: maps points (n, d) to (n,).
+        grid: where the search starts.
+        cells: asked for along each axis; the result has at least these, and ``reach.most`` times as many at most.
+        reach: how far and how finely.
+
+    Returns:
+        The grid, and the values at its centres, ``grid.shape``; all -inf where the search found no mass.
+    """
+    for _ in range(_PASSES):
+        value = log_density(grid.points).reshape(grid.shape)
+        top = np.unravel_index(int(value.argmax()), value.shape)
+        if not np.isfinite(value[top]):
+            return grid, value
+        near = value[tuple(slice(max(0, k - 1), k + 2) for k in top)]
+        # Between coarse cells the maximum may be higher than at any of them, by about this much.
+        slack = float(value[top] - near[np.isfinite(near)].min())
+        covered = value > value[top] - reach.depth - slack
+        axes = tuple(
+            _fitted(axis, _along(covered, k), local_scale(value, k, axis.width), cells[k], reach)
+            for k, axis in enumerate(grid.axes)
+        )
+        if axes == grid.axes:
+            return grid, value
+        grid = Grid(axes)
+    return grid, log_density(grid.points).reshape(grid.shape)
+
+
+def _along(covered: Array, axis: int) -> Array:
+    """Indices along ``axis`` of the slices that hold any True, increasing."""
+    return np.flatnonzero(covered.any(axis=tuple(k for k in range(covered.ndim) if k != axis)))
+
+
+def _fitted(axis: Axis, covered: Array, scale: float, asked: int, reach: Reach) -> Axis:
+    """``axis`` cut to the ``covered`` cells or grown beyond them; the very same where that would change little."""
+    first, last = int(covered[0]), int(covered[-1])
+    low, high = axis.low + (first - 1) * axis.width, axis.low + (last + 2) * axis.width
+    if axis.length < reach.widest(asked, scale):
+        low -= 0.3 * axis.length * (first == 0)
+        high += 0.3 * axis.length * (last == axis.cells - 1)
+    else:
+        low, high = max(low, axis.low), min(high, axis.high)
+    wanted = math.ceil(min(reach.per_scale * (high - low) / scale, reach.most * asked))
+    cells = max(wanted, asked)
+    growing = high - low > 1.1 * axis.length
+    shrinking = high - low < 0.8 * axis.length
+    if not (growing or shrinking) and cells <= 1.25 * axis.cells:
+        return axis
+    return Axis(low, high, cells)
+
+
+def follow(
+    grid: Grid,
+    p: Array,
+    progress: Progress,
+    operator_on: Callable[[Grid], Stepper],
+    cells: tuple[int, ...],
+    reach: Reach,
+) -> tuple[Grid, Array, int]:
+    """Evolve a law to the end of ``progress`` on a grid that keeps it covered.
+
+    Args:
+        grid: where the law lies.
+        p: non-negative densities at the centres, ``grid.shape``, up to a factor.
+        progress: how far to go; updated in place.
+        operator_on: builds the generator on a grid.
+        cells: asked for along each axis.
+        reach: how far and how finely.
+
+    Returns:
+        The grid in the end, the densities on it up to a factor, and how often the grid was changed.
+    """
+    operator = operator_on(grid)
+    regrids = 0
+    while not progress.done:
+        saved = replace(progress)
+        after = evolve(operator, p, progress, _BLOCK)
+        depths = [_side_depth(after, k) for k in range(p.ndim)]
+        may_widen = _may_widen(grid, log(p), cells, reach)
+        felt = [depth < reach.redo_above and may for depth, may in zip(depths, may_widen, strict=True)]
+        if any(felt):
+            # The wall has been felt: these steps are taken again from where they began, on a wider grid.
+            progress.__dict__.update(saved.__dict__)
+            axes = [
+                _doubled(axis, reach.most * asked) if wall else axis
+                for axis, asked, wall in zip(grid.axes, cells, felt, strict=True)
+            ]
+            wider = Grid(tuple(axes))
+            log_density = interpolant(grid, log(p), closed=False)(wider.points).reshape(wider.shape)
+            grid = wider
+        else:
+            p = after
+            loose = p > math.exp(-1.4 * reach.depth) * p.max()
+            good = [
+                _is_tight(_along(loose, k), grid.axes[k]) and (depths[k] > reach.refit_above or not may_widen[k])
+                for k in range(p.ndim)
+            ]
+            if progress.done or all(good):
+                continue
+            grid, log_density = fit(interpolant(grid, log(p), closed=False), grid, cells, reach)
+        p = np.exp(log_density - log_density.max())
+        operator = operator_on(grid)
+        regrids += 1
+    return grid, p, regrids
+
+
+def _doubled(axis: Axis, most: int) -> Axis:
+    return Axis(axis.low - 0.5 * axis.length, axis.high + 0.5 * axis.length, min(2 * axis.cells, most))
+
+
+def _may_widen(grid: Grid, log_density: Array, cells: tuple[int, ...], reach: Reach) -> list[bool]:
+    scales = [local_scale(log_density, k, axis.width) for k, axis in enumerate(grid.axes)]
+    return [
+        axis.length < 0.5 * reach.widest(asked, scale)
+        for axis, asked, scale in zip(grid.axes, cells, scales, strict=True)
+    ]
+
+
+def _is_tight(loose: Array, axis: Axis) -> bool:
+    """Whether the law takes up most of the axis."""
+    return bool(loose[-1] - loose[0] > 0.7 * axis.cells)
+
+
+def _side_depth(p: Array, axis: int) -> float:
+    """Nats from the maximum of ``p`` down to the highest value on the two sides across ``axis``."""
+    side = float(np.take(p, [0, -1], axis=axis).max())
+    return -math.log(side / p.max()) if side > 0 else math.inf
+
+
+def local_scale(log_density: Array, axis: int, width: float) -> float:
+    """Shortest length along ``axis`` on which the bulk of a law bends: 1 / sqrt of its logarithm's largest curvature.
+
+    Args:
+        log_density: (n,) or (n1, n2).
+        axis: along which.
+        width: of a cell along it, in units of the state.
+    """
+    lines = np.moveaxis(log_density, axis, -1)
+    before, here, after = lines[..., :-2], lines[..., 1:-1], lines[..., 2:]
+    bulk = here > log_density.max() - _CORE
+    length = width * lines.shape[-1]
+    if not bulk.any():
+        return length
+    curvature = np.abs(before[bulk] - 2.0 * here[bulk] + after[bulk]).max() / width**2
+    return float(min(max(1.0 / math.sqrt(curvature), 1e-3 * width), length)) if curvature > 0 else length
+
+
+def log(p: Array) -> Array:
+    """log p, -inf where p is zero."""
+    with np.errstate(divide="ignore"):
+        return np.log(p)
