@@ -1,0 +1,144 @@
+"""A law carried by Brenier maps: evaluated by inversion, sampled by pushing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Generator
+from torch.distributions import Distribution
+
+from jkofilter._typing import Matrix, Points, Scalars, State
+from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.errors import FilterError, InputError
+from jkofilter.models.state_space import sample_prior
+from jkofilter.transport.convex import ConvexPotential, Pool, inverse, push_log_prob
+
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class TransportBelief:
+    """(grad psi_k o ... o grad psi_1)# prior.
+
+    Mean, covariance, quantiles and marginals are those of the pool of particles that the maps were fitted on; density
+    and samples are those of the maps, exactly.
+
+    Attributes:
+        time: in the SDE's unit.
+        prior: what the maps push, event_shape (d,).
+        maps: the potentials psi_1, ..., psi_k, first applied first.
+        pool: particles of this law with their log density and score.
+        log_evidence: log p of the readings so far.
+    """
+
+    time: float
+    prior: Distribution
+    maps: tuple[ConvexPotential, ...]
+    pool: Pool
+    log_evidence: float = 0.0
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.pool.x.shape[1]
+
+    @cached_property
+    def mean(self) -> State:
+        """E[X], (d,); the error is that of a sample of the pool's size."""
+        return self.pool.x.mean(0)
+
+    @cached_property
+    def covariance(self) -> Matrix:
+        """Cov[X], (d, d), from the pool."""
+        return torch.atleast_2d(torch.cov(self.pool.x.mT, correction=0))
+
+    def log_prob(self, x: Points) -> Scalars:
+        """Normalised log density at any points, (n,): every map inverted by Newton on its conjugate problem.
+
+        Raises:
+            InputError: another shape, or NaN.
+            FilterError: a map cannot be inverted there.
+        """
+        points = checked_points(x, self.dim).to(self.pool.x)
+        if torch.isnan(points).any():
+            raise InputError("x must not be NaN.")
+        parts = [self._log_prob(part) for part in points.split(_CHUNK)]
+        return torch.cat(parts) if parts else points.new_zeros(0)
+
+    def _log_prob(self, x: Points) -> Scalars:
+        total = x.new_zeros(x.shape[0])
+        finite = torch.isfinite(x).all(-1)
+        base = x[finite]
+        lost = base.new_zeros(base.shape[0])
+        for psi in reversed(self.maps):
+            base, log_det = inverse(psi, base)
+            lost = lost + log_det
+        total[finite] = self.prior.log_prob(base).detach() - lost
+        total[~finite] = -torch.inf
+        return total
+
+    def sample(self, n: int, generator: Generator | None = None) -> Points:
+        """``n`` independent draws, (n, d)."""
+        x = self._draws(n, generator)
+        for psi in self.maps:
+            x = psi.gradient(x)
+        return x
+
+    def sample_with_log_prob(self, n: int, generator: Generator | None = None) -> tuple[Points, Scalars]:
+        """``n`` draws and their log densities, (n, d) and (n,), without any inversion: the draws know where they began."""
+        x = self._draws(n, generator)
+        log_prob = self.prior.log_prob(x).detach()
+        for psi in self.maps:
+            x, log_prob = push_log_prob(psi, x, log_prob)
+        return x, log_prob
+
+    def _draws(self, n: int, generator: Generator | None) -> Points:
+        if not isinstance(n, int) or n < 0:
+            raise InputError(f"n must be an integer of zero or more, got {n!r}.")
+        return sample_prior(self.prior, n, generator_or_default(generator, self.pool.x.device))
+
+    def quantile(self, q: float, coordinate: int = 0) -> float:
+        """The q-quantile of one coordinate's marginal, from the pool."""
+        checked_quantile(q, coordinate, self.dim)
+        return self.pool.x[:, coordinate].quantile(q).item()
+
+    def marginal(self, *coordinates: int) -> ParticleBelief:
+        """The joint marginal of some coordinates: the pool's particles there, its density a Gaussian kernel estimate.
+
+        Raises:
+            InputError: no coordinates, or one that does not exist.
+        """
+        if not coordinates or not all(0 <= c < self.dim for c in coordinates):
+            raise InputError(f"coordinates must be some of 0 to {self.dim - 1}, got {coordinates!r}.")
+        n = self.pool.x.shape[0]
+        weights = torch.full((n,), -torch.tensor(float(n)).log().item()).to(self.pool.x)
+        return ParticleBelief(self.time, self.pool.x[:, list(coordinates)], weights)
+
+
+def prior_pool(prior: Distribution, x: Points) -> Pool:
+    """Particles of the prior with log density and score.
+
+    Raises:
+        InputError: the prior's log density cannot be evaluated, or is not finite or differentiable at its own draws.
+    """
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        try:
+            log_prob = prior.log_prob(leaf)
+        except NotImplementedError as error:
+            raise InputError("prior cannot be evaluated: it has no log_prob.") from error
+        if not log_prob.requires_grad:
+            raise InputError("prior.log_prob must be differentiable by torch: its gradient drives the flow.")
+        (score,) = torch.autograd.grad(log_prob.sum(), leaf)
+    if not (torch.isfinite(log_prob).all() and torch.isfinite(score).all()):
+        raise InputError("prior.log_prob or its gradient is not finite at the prior's own draws.")
+    return Pool(x.detach(), log_prob.detach(), score.detach())
+
+
+def require_finite(pool: Pool) -> None:
+    """Raise FilterError unless positions, densities and scores are finite."""
+    if not all(torch.isfinite(part).all() for part in (pool.x, pool.log_prob, pool.score)):
+        raise FilterError("positions, log densities or scores of the particles are not finite.")

@@ -1,0 +1,156 @@
+"""Convex potentials and the Brenier maps they generate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jkofilter._typing import Points, Scalars
+from jkofilter.errors import FilterError
+
+_INVERSE_TOLERANCE = 1e-10
+_INVERSE_STEPS = 100
+_SUFFICIENT_DECREASE = 1e-4
+
+
+@runtime_checkable
+class ConvexPotential(Protocol):
+    """A strictly convex psi on R^d, twice differentiable; its gradient is a Brenier map. Immutable."""
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        ...
+
+    def __call__(self, x: Points) -> Scalars:
+        """psi(x), (n,)."""
+        ...
+
+    def gradient(self, x: Points) -> Points:
+        """The Brenier map grad psi(x), (n, d)."""
+        ...
+
+    def hessian(self, x: Points) -> Float[Tensor, "n d d"]:
+        """Jacobian of the map, symmetric positive definite, (n, d, d)."""
+        ...
+
+    def gradient_and_hessian(self, x: Points) -> tuple[Points, Float[Tensor, "n d d"]]:
+        """Both at the price of one evaluation."""
+        ...
+
+    def log_det_gradient(self, x: Points, inverse_hessian: Float[Tensor, "n d d"]) -> Points:
+        """Gradient of log det Hess psi at ``x``, given the inverse Hessian there, (n, d)."""
+        ...
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Everything that determines the potential, by name."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Particles that carry their own density: what a map is fitted on, and pushed through it once.
+
+    Attributes:
+        x: positions, (n, d).
+        log_prob: log density of the law at each particle, (n,).
+        score: gradient of that log density, (n, d).
+    """
+
+    x: Points
+    log_prob: Scalars
+    score: Points
+
+
+@dataclass(frozen=True, eq=False)
+class Pushed:
+    """A pool after a map.
+
+    Attributes:
+        pool: the pool of the pushed law.
+        inverse_hessian: inverse Jacobians of the map at the old positions, (n, d, d).
+    """
+
+    pool: Pool
+    inverse_hessian: Float[Tensor, "n d d"]
+
+
+def log_det(factor: Float[Tensor, "n d d"]) -> Scalars:
+    """log det of a matrix from its Cholesky factor."""
+    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def push(psi: ConvexPotential, pool: Pool) -> Pushed:
+    """The pool of (grad psi)# rho: with y = grad psi(x) and H = Hess psi(x),
+
+        log rho'(y) = log rho(x) - log det H,    grad log rho'(y) = H^-1 (grad log rho(x) - grad log det H(x)).
+
+    Both follow from the change of variables; the second is what makes the optimality residual of a JKO step exact.
+    """
+    y, hessian = psi.gradient_and_hessian(pool.x)
+    factor = torch.linalg.cholesky(hessian)
+    inverse = torch.cholesky_inverse(factor)
+    score = pool.score - psi.log_det_gradient(pool.x, inverse)
+    pushed = Pool(y, pool.log_prob - log_det(factor), (inverse @ score.unsqueeze(-1)).squeeze(-1))
+    return Pushed(pushed, inverse)
+
+
+def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[Points, Scalars]:
+    """Positions and log densities after the map, without scores."""
+    y, hessian = psi.gradient_and_hessian(x)
+    return y, log_prob - log_det(torch.linalg.cholesky(hessian))
+
+
+def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
+    """The conjugate map grad psi*(y) = argmax_x <x, y> - psi(x), by damped Newton with the exact Hessian.
+
+    The line search asks the norm of grad psi(x) - y to fall, which along the Newton direction it does for short
+    enough steps.
+
+    Args:
+        psi: strictly convex.
+        y: targets, (n, d).
+
+    Returns:
+        x with grad psi(x) = y, (n, d), and log det Hess psi(x), (n,).
+
+    Raises:
+        FilterError: no convergence for some target (not finite, or outside the range of the map).
+    """
+    if not torch.isfinite(y).all():
+        raise FilterError("cannot invert the transport at points that are NaN or infinite.")
+    x = y.clone()
+    image, hessian = psi.gradient_and_hessian(x)
+    scale = 1 + y.norm(dim=-1)
+    for _ in range(_INVERSE_STEPS):
+        residual = image - y
+        gap = residual.norm(dim=-1)
+        active = torch.nonzero(gap > _INVERSE_TOLERANCE * scale).squeeze(-1)
+        if active.numel() == 0:
+            return x, log_det(torch.linalg.cholesky(hessian))
+        step = torch.cholesky_solve(residual[active].unsqueeze(-1), torch.linalg.cholesky(hessian[active])).squeeze(-1)
+        _line_search(psi, y, (x, image, hessian), active, step)
+    raise FilterError(f"the transport could not be inverted at {active.numel()} of {len(y)} points.")
+
+
+def _line_search(
+    psi: ConvexPotential, y: Points, state: tuple[Tensor, Tensor, Tensor], active: Tensor, step: Points
+) -> None:
+    """Move the active points of ``state`` in place along their Newton steps, halving where the gap does not fall."""
+    x, image, hessian = state
+    length = 1.0
+    for _ in range(40):
+        trial = x[active] - length * step
+        trial_image, trial_hessian = psi.gradient_and_hessian(trial)
+        gap, new_gap = (image[active] - y[active]).norm(dim=-1), (trial_image - y[active]).norm(dim=-1)
+        good = new_gap <= (1 - _SUFFICIENT_DECREASE * length) * gap
+        done = active[good]
+        x[done], image[done], hessian[done] = trial[good], trial_image[good], trial_hessian[good]
+        active, step, length = active[~good], step[~good], 0.5 * length
+        if active.numel() == 0:
+            return

@@ -1,0 +1,124 @@
+"""Engines: how one JKO step is solved over one family of convex potentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from jkofilter._typing import Points
+from jkofilter.errors import FilterError
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.transport.convex import ConvexPotential, Pool, Pushed
+from jkofilter.transport.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
+from jkofilter.transport.problem import StepProblem
+from jkofilter.transport.ridge import Ridges, RidgeSpline
+from jkofilter.transport.ridge_fit import fit_ridge
+
+COEFFICIENTS = 480
+"""Coefficients from which the knots of each direction become fewer."""
+WORTH = 0.7
+"""New directions are taken where they leave less than this share of the velocity's error."""
+P = TypeVar("P", bound=ConvexPotential)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved(Generic[P]):
+    """A step problem solved.
+
+    Attributes:
+        psi: the potential found.
+        pushed: the pool after its map.
+        residual: optimality residual at every particle, (n, d), in units of velocity.
+        loss: the objective.
+        iterations: Newton or gradient steps taken.
+    """
+
+    psi: P
+    pushed: Pushed
+    residual: Points
+    loss: float
+    iterations: int
+
+
+class Engine(Protocol[P]):
+    """A family of potentials and its solver; settings only, no state."""
+
+    def begin(self, sde: LangevinSDE, pool: Pool, previous: P | None) -> P:
+        """A feasible potential to start a time step from, made fit for the pool; ``previous`` is the last step's."""
+        ...
+
+    def solve(self, problem: StepProblem, start: P, generator: Generator) -> Solved[P]:
+        """The step's solution near ``start``.
+
+        Raises:
+            FilterError: no convergence.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RidgeEngine:
+    """Steps over convex ridge splines.
+
+    Directions persist from step to step. They start as eigenvectors of Hess V; where the velocity -grad V - score/beta
+    is not captured to ``fit_tolerance``, some are added along the largest errors and all are turned to lower them.
+
+    Attributes:
+        cells: knot intervals of every ridge.
+        directions: most directions; None allows 2 d + 24.
+        fit_tolerance: uncaptured mean square velocity that is good enough, times beta/4: nats of KL per unit of time.
+        refinements: how often a step is solved again around the map just found, which takes out sampling noise.
+    """
+
+    cells: int = 18
+    directions: int | None = None
+    fit_tolerance: float = 1e-3
+    refinements: int = 1
+
+    def begin(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> RidgeSpline:
+        """The identity, on directions that suit the velocity of the flow at this pool."""
+        directions = self._dictionary(sde, pool, previous)
+        return RidgeSpline.identity(Ridges.spanning(pool.x, directions, self._cells(directions.shape[0])))
+
+    def _cells(self, directions: int) -> int:
+        """Fewer knots where there are many directions: together they resolve what each need not."""
+        return max(min(self.cells, COEFFICIENTS // max(directions, 1)), min(self.cells, 8))
+
+    def _dictionary(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> Float[Tensor, "k d"]:
+        x, d = pool.x, pool.x.shape[1]
+        velocity = -sde.potential.gradient(x) - pool.score / float(sde.beta)
+        weights = tempered_weights(velocity)
+        enough = 4 * self.fit_tolerance / float(sde.beta)
+        none = x.new_zeros(0, d)
+        affine = fit_velocity(x, velocity, weights, Ridges.spanning(x, none, self.cells))
+        if affine.mean_square <= enough:
+            return none
+        most = 2 * d + 24 if self.directions is None else self.directions
+        directions = none if previous is None else previous.ridges.directions
+        if directions.shape[0] == 0:
+            directions = proposed_directions(sde.potential, x, most)
+        cells = self._cells(directions.shape[0])
+        fit = fit_velocity(x, velocity, weights, Ridges.spanning(x, directions, cells))
+        if fit.mean_square <= enough or most <= d:
+            return directions
+        more = min(most - directions.shape[0], max(4, most // 4))
+        richer = widened(directions, x, fit.error, weights, more) if more > 0 else directions
+        richer, better = tuned(x, velocity, weights, richer, self._cells(richer.shape[0]))
+        # More directions cost time in every solve of the step; they must earn it.
+        return richer if better.mean_square < WORTH * fit.mean_square else directions
+
+    def solve(self, problem: StepProblem, start: RidgeSpline, generator: Generator) -> Solved[RidgeSpline]:
+        """The convex program, and again around its solution."""
+        psi, iterations = start, 0
+        for attempt in range(1 + self.refinements):
+            fit = fit_ridge(problem, psi, warm=attempt > 0)
+            psi, iterations = fit.psi, iterations + fit.iterations
+            pushed, residual = problem.solved_by(psi)
+            if not torch.isfinite(residual).all():
+                raise FilterError("the optimality residual of a JKO step is not finite.")
+            problem = problem.around(pushed)
+        return Solved(psi, pushed, residual, fit.loss, iterations)
