@@ -1,6 +1,7 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
 from jkofilter.beliefs import Belief, GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief
+from jkofilter.beliefs.product import ProductLaw
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
     EnsembleKalmanFilter,
@@ -34,23 +35,33 @@ from jkofilter.models import (
 from jkofilter.numerics import metrics
 from jkofilter.run import FilterResult, Tracker, run_filter
 from jkofilter.scenario import Scenario
+from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
+from jkofilter.transport.belief import TransportBelief
+from jkofilter.transport.engines import RidgeEngine
+from jkofilter.transport.flow import JKOFlow, solve_jko
+from jkofilter.transport.icnn_engine import ICNNEngine
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Belief",
+    "Carried",
     "DoubleWell",
     "EnsembleKalmanFilter",
     "Filter",
     "FilterError",
     "FilterResult",
+    "FlowCase",
+    "FlowStudy",
     "GaussianBelief",
     "GaussianMixture",
     "GridBelief",
     "GridBelief2D",
     "GridFilter",
     "InputError",
+    "ICNNEngine",
     "JKOFilter",
+    "JKOFlow",
     "KalmanFilter",
     "LangevinSDE",
     "LinearGaussian",
@@ -63,7 +74,9 @@ __all__ = [
     "Poisson",
     "Potential",
     "QuantileBelief",
+    "ProductLaw",
     "Quadratic",
+    "RidgeEngine",
     "Rotated",
     "Scenario",
     "SineQuadratic",
@@ -72,8 +85,12 @@ __all__ = [
     "StochasticVolatility",
     "StudentT",
     "Tracker",
+    "TransportBelief",
     "UnscentedKalmanFilter",
+    "jko",
     "metrics",
+    "particles",
     "run_filter",
     "simulate",
+    "solve_jko",
 ]

@@ -19,8 +19,10 @@ from rich.table import Table
 import jkofilter
 from jkofilter.benchmark import run_scenario
 from jkofilter.errors import InputError
-from jkofilter.report import require_writable, summarise, write_files
+from jkofilter.report import require_writable, summarise, write_files, write_study
 from jkofilter.scenario import Scenario
+from jkofilter.study import FlowStudy
+from jkofilter.study_run import run_study
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -46,8 +48,8 @@ def _run(
     out: Out = None,
     plots: Plots = True,
 ) -> None:
-    """Run the filters of a scenario, and compare them with its reference."""
-    run_and_report(Scenario.load(scenario), filters, seeds, out, plots)
+    """Run the filters of a scenario, or the methods of a flow study, and compare them with the reference."""
+    _run_any(Scenario.load(scenario), filters, seeds, out, plots)
 
 
 @app.command("list")
@@ -59,9 +61,76 @@ def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files."
     table = Table("scenario", "filters (reference last)", "seeds", "what it is")
     for file in files:
         scenario = Scenario.load(file)
-        names = [*(n for n in scenario.filters if n != scenario.reference), scenario.reference]
+        if isinstance(scenario, FlowStudy):
+            names = list(scenario.methods)
+        else:
+            names = [*(n for n in scenario.filters if n != scenario.reference), scenario.reference]
         table.add_row(str(file), ", ".join(names), str(scenario.seeds), scenario.description)
     _console().print(table)
+
+
+def _run_any(
+    scenario: Scenario | FlowStudy, filters: str | None, seeds: str | None, out: str | None, plots: bool
+) -> None:
+    if isinstance(scenario, FlowStudy):
+        report_study(scenario, filters, seeds, out, plots)
+    else:
+        run_and_report(scenario, filters, seeds, out, plots)
+
+
+def report_study(study: FlowStudy, filters: str | None, seeds: str | None, out: str | None, plots: bool) -> None:
+    """Run a flow study, print the table, write the files; exit code 1 when a run failed.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was run or written then.
+    """
+    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
+    if names is not None and not names:
+        raise InputError(f"filters must name at least one of {', '.join(study.methods)}.")
+    chosen = study.select(names)
+    seed_list = parse_seeds(seeds, study.seeds)
+    folder = require_writable(out or Path("out") / study.name)
+    console = _console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(study.name, total=len(chosen) * len(seed_list) * len(study.cases))
+
+        def advance(name: str, seed: int) -> None:
+            progress.update(task, advance=1, description=f"{study.name}: {name}, seed {seed}")
+
+        outcome = run_study(study, names, seed_list, advance)
+    console.print(f"[bold]{study.name}[/bold]: {study.description}")
+    console.print(_study_table(outcome.records))
+    for note in dict.fromkeys(f"{case.name}: {case.note}" for case in study.cases if case.note):
+        console.print(note)
+    for path in write_study(outcome, folder, plots):
+        console.print(f"wrote {path}", soft_wrap=True)
+    failed = outcome.records[outcome.records["status"] != "ok"]
+    for row in failed.itertuples():
+        _complain(f"{row.method}, {row.case}, seed {row.seed}: {row.status}")
+    if len(failed):
+        raise typer.Exit(1)
+
+
+def _study_table(records: pd.DataFrame) -> Table:
+    table = Table(title=f"medians over seeds; {torch.get_num_threads()} threads")
+    measures = {
+        "kl_exact": "KL(exact, method)",
+        "kl_method": "KL(method, exact)",
+        "symmetric_kl": "symmetric KL",
+        "kl_stationary": "KL(method, stationary)",
+        "ess": "stationary ESS",
+    }
+    shown = {name: title for name, title in measures.items() if records[name].notna().any()}
+    for heading in ("case", "method", "t"):
+        table.add_column(heading)
+    for heading in (*shown.values(), "seconds", "remark"):
+        table.add_column(heading, justify="right")
+    good = records[records["status"] == "ok"]
+    for (case, method, time), group in good.groupby(["case", "method", "time"], sort=False):
+        cells = [_pair(group[name].median(), math.nan) for name in (*shown, "seconds")]
+        table.add_row(case, method, f"{time:g}", *cells, group["remark"].iloc[0])
+    return table
 
 
 def run_and_report(scenario: Scenario, filters: str | None, seeds: str | None, out: str | None, plots: bool) -> None:
@@ -174,12 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _call(app, arguments, "jkofilter")
 
 
-def main_for_scenario(scenario: Scenario, arguments: Sequence[str] | None = None) -> None:
+def main_for_scenario(scenario: Scenario | FlowStudy, arguments: Sequence[str] | None = None) -> None:
     """The command line of one scenario file: the options of ``jkofilter run`` without the path."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @single.command()
     def _scenario(filters: Filters = None, seeds: Seeds = None, out: Out = None, plots: Plots = True) -> None:
-        run_and_report(scenario, filters, seeds, out, plots)
+        _run_any(scenario, filters, seeds, out, plots)
 
     _call(single, arguments, scenario.name)

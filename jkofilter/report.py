@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from jkofilter.benchmark import Benchmark
 from jkofilter.errors import InputError
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
+from jkofilter.study_plotting import error_figure
+from jkofilter.study_run import StudyRecords
 
 
 def summarise(benchmark: Benchmark) -> pd.DataFrame:
@@ -103,6 +105,31 @@ def figures(benchmark: Benchmark) -> dict[str, Figure]:
         pictures["final_densities"] = final_densities(finals, scenario.reference, labels)
     pictures["box_plots"] = box_plots(benchmark.records, scenario.reference)
     return pictures
+
+
+def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list[Path]:
+    """Write every run of a flow study and its pictures; each file appears whole or not at all.
+
+    Returns:
+        What was written.
+    """
+    study, records = outcome.study, outcome.records
+    written = [_written(folder / "runs.csv", lambda path: records.to_csv(path, index=False))]
+    if not plots:
+        return written
+    good = records[records["status"] == "ok"]
+    pictures = {
+        f"error_{measure}": error_figure(study, good, measure)
+        for measure in ("symmetric_kl", "kl_stationary", "ess")
+        if good[measure].notna().any()
+    }
+    for name, draw in (study.pictures or {}).items():
+        figure = draw(outcome.carried)
+        if figure is not None:
+            pictures[name] = figure
+    for name, figure in pictures.items():
+        written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
+    return written
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> Path:

@@ -15,6 +15,7 @@ from jkofilter.errors import InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.models.state_space import StateSpaceModel, simulate
+from jkofilter.study import FlowStudy
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class Scenario:
         return simulate(self.model, self.times, seed=seed, substep=self.substep)
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Scenario:
+    def load(path: str | os.PathLike[str]) -> Scenario | FlowStudy:
         """The ``SCENARIO`` of a Python file, loaded by its path.
 
         Raises:
@@ -116,8 +117,8 @@ class Scenario:
             first_line = (str(error).splitlines() or [""])[0]
             raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}") from error
         scenario = getattr(module, "SCENARIO", None)
-        if not isinstance(scenario, Scenario):
-            raise InputError(f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...).")
+        if not isinstance(scenario, Scenario | FlowStudy):
+            raise InputError(f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...) or FlowStudy(...).")
         return scenario
 
     def main(self, arguments: Sequence[str] | None = None) -> None:

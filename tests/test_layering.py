@@ -10,10 +10,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = {
     "cli": 7,
     "report": 6,
+    "study_run": 6,
+    "study_plotting": 6,
     "plotting": 6,
     "benchmark": 6,
     "scenario": 5,
     "run": 4,
+    "study": 4,
     "filters": 3,
     "transport": 2,
     "models": 1,
@@ -23,7 +26,7 @@ LAYERS = {
     "errors": -1,
 }
 # Habits that start at the bottom and end at the top: filter.run(), result.plot(), scenario.main().
-LAZY = {"filters/base.py": {"run"}, "run.py": {"plotting"}, "scenario.py": {"cli"}}
+LAZY = {"filters/base.py": {"run"}, "run.py": {"plotting"}, "scenario.py": {"cli"}, "study.py": {"cli"}}
 
 
 def name_of(file: Path) -> str:

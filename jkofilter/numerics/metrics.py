@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,14 +51,23 @@ class Marginals(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsItsDraws(Protocol):
+    """A law that gives the log densities of its own draws with them."""
+
+    def sample_with_log_prob(self, n: int, generator: Generator | None = None) -> tuple[Points, Tensor]:
+        """``n`` draws and their log densities."""
+        ...
+
+
 def kl(p: Density, q: Density, samples: int = 20_000, generator: Generator | None = None, seed: int = 0) -> float:
     """Kullback-Leibler divergence KL(p, q) = E_p[log p - log q], nats.
 
     In one dimension by quadrature of p (log p - log q) - p + q over where either has mass: 256 panels of 16
     Gauss-Legendre points, panels finer where the laws have their mass; error below 1e-10 for smooth densities. The
     extra -p + q integrates to zero for normalised laws, keeps the integrand above zero, and makes a normalisation
-    error of eps count as eps^2 / 2 instead of eps. In more dimensions by Monte Carlo over draws of p (the plain mean,
-    unbiased, may be slightly below zero).
+    error of eps count as eps^2 / 2 instead of eps. In more dimensions by Monte Carlo over draws of p, with q/p - 1 as
+    control variate (may be slightly below zero).
 
     Args:
         p: the law averaged over.
@@ -76,8 +85,33 @@ def kl(p: Density, q: Density, samples: int = 20_000, generator: Generator | Non
     _require_same_dim(p, q)
     if p.dim == 1:
         return _kl_quadrature(p, q)
-    x = p.sample(samples, _source(generator, seed))
-    return _not_nan(p.log_prob(x) - q.log_prob(x)).mean().item()
+    x, log_p = _draws(p, samples, _source(generator, seed))
+    log_ratio = _not_nan(log_p - q.log_prob(x))
+    if torch.isinf(log_ratio).any():
+        return log_ratio.mean().item()
+    return _controlled_mean(log_ratio).item()
+
+
+def _draws(p: Density, n: int, generator: Generator) -> tuple[Points, Tensor]:
+    """Draws of a law with their log densities, which laws made by transport know without inverting anything."""
+    if isinstance(p, KnowsItsDraws):
+        return p.sample_with_log_prob(n, generator)
+    x = p.sample(n, generator)
+    return x, p.log_prob(x)
+
+
+def _controlled_mean(log_ratio: Tensor) -> Tensor:
+    """Mean of log p/q under p with q/p - 1, whose mean is zero, regressed out.
+
+    For close laws the two are nearly opposite, and the noise falls from the divergence's root to the divergence.
+    """
+    ratio = torch.expm1(-log_ratio)
+    centred = log_ratio - log_ratio.mean()
+    spread = ratio - ratio.mean()
+    variance = spread.square().sum()
+    if not torch.isfinite(variance) or variance == 0:
+        return log_ratio.mean()
+    return log_ratio.mean() - (centred * spread).sum() / variance * ratio.mean()
 
 
 def symmetric_kl(

@@ -88,7 +88,7 @@ class TransportBelief:
         return x
 
     def sample_with_log_prob(self, n: int, generator: Generator | None = None) -> tuple[Points, Scalars]:
-        """``n`` draws and their log densities, (n, d) and (n,), without any inversion: the draws know where they began."""
+        """``n`` draws and their log densities, (n, d) and (n,), without any inversion."""
         x = self._draws(n, generator)
         log_prob = self.prior.log_prob(x).detach()
         for psi in self.maps:

@@ -85,6 +85,18 @@ def log_det(factor: Float[Tensor, "n d d"]) -> Scalars:
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
+def factorised(hessian: Float[Tensor, "n d d"]) -> Float[Tensor, "n d d"]:
+    """Cholesky factors of the Jacobians of a map.
+
+    Raises:
+        FilterError: one is not positive definite, or not finite.
+    """
+    factor, info = torch.linalg.cholesky_ex(hessian)
+    if info.any() or not torch.isfinite(factor).all():
+        raise FilterError("the Jacobian of a transport map is not finite and positive definite.")
+    return factor
+
+
 def push(psi: ConvexPotential, pool: Pool) -> Pushed:
     """The pool of (grad psi)# rho: with y = grad psi(x) and H = Hess psi(x),
 
@@ -93,7 +105,7 @@ def push(psi: ConvexPotential, pool: Pool) -> Pushed:
     Both follow from the change of variables; the second is what makes the optimality residual of a JKO step exact.
     """
     y, hessian = psi.gradient_and_hessian(pool.x)
-    factor = torch.linalg.cholesky(hessian)
+    factor = factorised(hessian)
     inverse = torch.cholesky_inverse(factor)
     score = pool.score - psi.log_det_gradient(pool.x, inverse)
     pushed = Pool(y, pool.log_prob - log_det(factor), (inverse @ score.unsqueeze(-1)).squeeze(-1))
@@ -103,7 +115,7 @@ def push(psi: ConvexPotential, pool: Pool) -> Pushed:
 def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[Points, Scalars]:
     """Positions and log densities after the map, without scores."""
     y, hessian = psi.gradient_and_hessian(x)
-    return y, log_prob - log_det(torch.linalg.cholesky(hessian))
+    return y, log_prob - log_det(factorised(hessian))
 
 
 def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
@@ -132,8 +144,8 @@ def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
         gap = residual.norm(dim=-1)
         active = torch.nonzero(gap > _INVERSE_TOLERANCE * scale).squeeze(-1)
         if active.numel() == 0:
-            return x, log_det(torch.linalg.cholesky(hessian))
-        step = torch.cholesky_solve(residual[active].unsqueeze(-1), torch.linalg.cholesky(hessian[active])).squeeze(-1)
+            return x, log_det(factorised(hessian))
+        step = torch.cholesky_solve(residual[active].unsqueeze(-1), factorised(hessian[active])).squeeze(-1)
         _line_search(psi, y, (x, image, hessian), active, step)
     raise FilterError(f"the transport could not be inverted at {active.numel()} of {len(y)} points.")
 

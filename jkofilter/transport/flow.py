@@ -28,7 +28,7 @@ HALVINGS = 12
 MIN_POOL = 64
 FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
-_SAFETY, _SHRINK, _GROW = 0.9, 0.25, 2.0
+_SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,11 +232,11 @@ class _Driver:
             try:
                 whole = self.stepper.step(state, tau, self.generator)
                 if self.tolerance is None:
-                    return [whole], (2 * tau), halvings
+                    return [whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings
                 half = self.stepper.step(state, tau / 2, self.generator)
                 end = self.stepper.step(half.state, tau / 2, self.generator)
-            except (FilterError, torch.linalg.LinAlgError) as error:
-                failure = error if isinstance(error, FilterError) else FilterError(str(error))
+            except FilterError as caught:
+                failure = caught
                 tau = tau / 2
                 continue
             error = _difference(whole.state.pool, end.state.pool)

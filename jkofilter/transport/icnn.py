@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -186,7 +187,7 @@ class ICNN:
         Units switch where the particles are: first-layer rows are random directions over the particles' own spread.
         The network's mean Hessian is at most ``share`` of the identity, and Q and c make up for it.
         """
-        like = {"dtype": x.dtype, "device": x.device}
+        like: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
         mean, spread, d = x.mean(0), x.std(0), x.shape[1]
         layers: list[Layer] = []
         for number, width in enumerate(widths):
@@ -216,7 +217,7 @@ class ICNN:
         return ICNN(self.layers, root, (x - network.gradient(x)).mean(0))
 
     def rescaled(self, share: float) -> ICNN | None:
-        """(1 - share) |x|^2 / 2 + share psi(x), whose map goes that share of the way; None where Q does not allow it."""
+        """(1 - share) |x|^2 / 2 + share psi(x): that share of the way; None where Q does not allow it."""
         eye = torch.eye(self.dim, dtype=self.root.dtype, device=self.root.device)
         root, info = torch.linalg.cholesky_ex((1 - share) * eye + share * self.quadratic - FLOOR * eye)
         if info.item() != 0:

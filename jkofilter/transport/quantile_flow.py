@@ -40,7 +40,12 @@ _FORGETTING = (2, 4, 8, 16, 32, 64)
 MAX_MASS_DEFECT = 1e-3
 MAX_GROWTH = 2.5
 MIN_STEP = 1e-13
-"""Shortest step tried, relative to the duration asked for."""
+"""Shortest step tried, relative to the time that has passed."""
+
+PATIENCE = 200
+"""Attempts after which steps have to have grown, or to have gone PROGRESS times the longest step."""
+
+PROGRESS = 1e-3
 
 Slopes: TypeAlias = Callable[[Array], tuple[Array, Array]]
 
@@ -86,9 +91,13 @@ def remeshed(density: QuantileDensity, nodes: int) -> QuantileDensity:
     Raises:
         FilterError: the nodes no longer resolve the density, so that mass would be lost.
     """
-    fresh, log_total = normalised(*adapt(density.evaluator(), density.x, nodes, passes=2))
+    lost = f"{nodes} nodes cannot carry this density (a remesh would change its mass); use more nodes."
+    try:
+        fresh, log_total = normalised(*adapt(density.evaluator(), density.x, nodes, passes=2))
+    except FloatingPointError as error:
+        raise FilterError(lost) from error
     if not abs(log_total) < MAX_MASS_DEFECT:
-        raise FilterError(f"{nodes} nodes cannot carry this density (a remesh would change its mass); use more nodes.")
+        raise FilterError(lost)
     return fresh
 
 
@@ -240,6 +249,31 @@ _STEPS: dict[str, Callable[[LabelledMass, _Point, float], _Attempt]] = {
 _ERROR_ORDERS = {"implicit-euler": 2, "sdirk2": 3, "sdirk4": 4, "bdf2": 3}
 
 
+@dataclass
+class _Watch:
+    """Notices a flow that gets nowhere, as where the law runs off to infinity in a finite time.
+
+    After a sharp reading steps are short as well, but grow.
+
+    Attributes:
+        least: time that has to pass within PATIENCE attempts, unless steps have grown.
+    """
+
+    least: float
+    attempts: int = 0
+    clock: float = 0.0
+    tau: float = 0.0
+
+    def stalled(self, clock: float, tau: float) -> bool:
+        """To be asked before every attempt."""
+        stalled = False
+        if self.attempts % PATIENCE == 0:
+            stalled = self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
+            self.clock, self.tau = clock, tau
+        self.attempts += 1
+        return stalled
+
+
 def flow(
     density: QuantileDensity, duration: float, slopes: Slopes, beta: float, settings: FlowSettings
 ) -> tuple[QuantileDensity, FlowStats]:
@@ -261,12 +295,14 @@ def flow(
     law = LabelledMass(density.log_mass, slopes, beta)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
+    watch = _Watch(PROGRESS * min(settings.step, duration))
     attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
     while clock < duration:
-        tau = (duration - clock) / math.ceil((duration - clock) / tau - 1e-9)
-        if tau < MIN_STEP * duration:
+        tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
+        if tau < MIN_STEP * clock or watch.stalled(clock, tau):
             raise FilterError(
-                f"no JKO step converges at {clock:g} time units into the prediction; check the potential."
+                f"JKO steps shrink to nothing at {clock:g} time units into the prediction; check that the potential "
+                "is smooth and confines the state."
             )
         try:
             attempt = attempt_step(law, point, tau)

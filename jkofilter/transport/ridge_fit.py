@@ -12,10 +12,10 @@ from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.transport.convex import log_det
 from jkofilter.transport.problem import StepProblem
-from jkofilter.transport.ridge import RidgeSpline, Ridges
+from jkofilter.transport.ridge import Ridges, RidgeSpline
 
 FIRST_BARRIER, LAST_BARRIER, SHRINK = 1e-2, 1e-5, 0.1
-"""Weight of the barrier -log c - log det Q, in units of the log determinant term: first, last, and the ratio between."""
+"""Weight of the barrier -log c - log det Q, in units of the log determinant term: first, last, and ratio."""
 CENTRED = 0.3
 """Step length from which an iterate counts as close enough to the central path for the barrier to shrink."""
 DECREMENT = 5e-6
@@ -48,8 +48,8 @@ class RidgeFit:
 class _Design:
     """Everything about pool and dictionary that stays fixed during a solve.
 
-    Parameters are (b, q, c): Q = sum_p q_p e_p e_p' over the d (d + 1) / 2 vectors e_i and (e_i + e_j) / sqrt(2). Slopes
-    are centred, so that b is the mean of the map. ``features`` and ``curvatures`` hold one column a parameter.
+    Parameters are (b, q, c): Q = sum_p q_p e_p e_p' over the d (d + 1) / 2 vectors e_i and (e_i + e_j) / sqrt(2).
+    Slopes are centred, so that b is the mean of the map. ``features`` and ``curvatures`` hold one column a parameter.
     """
 
     ridges: Ridges
@@ -266,8 +266,8 @@ def _curvature_times(design: _Design, local: _Local, vector: Tensor) -> Tensor:
 def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
     """A positive definite stand-in for the Hessian without its barrier, to precondition with.
 
-    Each pair of ridges gets the geometric mean of their weights times the cosine of their directions in the mean metric:
-    positive definite by Schur's product theorem, exact where the weights are constant or the directions coincide. A
+    Each pair of ridges gets the geometric mean of their weights times the cosine of their directions in the mean
+    metric: positive definite by Schur's product theorem, exact where the weights are constant or the directions coincide. A
     share of the particles is enough for it.
     """
     parameters = design.pairs.shape[0] + design.slope_mean.numel()
@@ -280,8 +280,8 @@ def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
     own_weight = metric.diagonal(dim1=-2, dim2=-1).clamp(min=floor) / mean_metric.diagonal()
     pair_strain, ridge_strain = design.along(inverse)
     pair_unit, ridge_unit = design.along(mean_inverse.unsqueeze(0))
-    slopes = (own_weight.sqrt(), (design.x[:n] @ design.pairs.mT) * (pair_metric / pair_mean).sqrt())
-    slopes = torch.cat((*slopes, _weighted(design.slopes[:, :n], (ridge_metric / ridge_mean).sqrt())), 1)
+    own = own_weight.sqrt(), (design.x[:n] @ design.pairs.mT) * (pair_metric / pair_mean).sqrt()
+    slopes = torch.cat((*own, _weighted(design.slopes[:, :n], (ridge_metric / ridge_mean).sqrt())), 1)
     pair_weight = (pair_strain / pair_unit).expand(n, -1)
     curvatures = torch.cat((pair_weight, _weighted(design.curvatures[:, :n], ridge_strain / ridge_unit)), 1)
     repeated = design.ridges.directions.repeat_interleave(design.slope_mean.shape[1], 0)
@@ -350,7 +350,7 @@ def _newton_direction(
 def _line_search(
     problem: StepProblem, design: _Design, state: _State, direction: Tensor, decrement: float, barrier: float
 ) -> tuple[_State, float]:
-    """The state after the first halving of the step that lowers the objective enough, and the length; else ``state``."""
+    """The state after the first halving of the step that lowers the objective enough, and the length."""
     end = design.split[1]
     falling = direction[end:] < 0
     length = 1.0

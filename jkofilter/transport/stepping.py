@@ -1,7 +1,7 @@
 """One time step of the Wasserstein gradient flow: which JKO problems a scheme solves, and what they tell.
 
-A step is one Brenier map x -> grad psi(x) of the particles x of the law before it. Its stages are proximal problems whose
-centre z depends on x: the JKO problem read as implicit Euler for maps in a Hilbert space, so that the methods of
+A step is one Brenier map x -> grad psi(x) of the particles x of the law before it. Its stages are proximal problems
+whose centre z depends on x: the JKO problem read as implicit Euler for maps in a Hilbert space, so that the methods of
 ordinary differential equations apply (Legendre & Turinici 2017; Gallouet, Natale & Todeschi 2022). The last stage is
 minimised over gradients of convex functions of x itself, not of z. What this leaves out, the rotational part of the
 composed map, is of third order in the step and moves the law less still.

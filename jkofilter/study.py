@@ -1,0 +1,175 @@
+"""A flow study: laws carried forward without readings, by several methods, against what is known exactly."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from jkofilter._typing import Density
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.errors import InputError
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.state_space import euler_maruyama, sample_prior
+from jkofilter.transport.engines import Engine
+from jkofilter.transport.flow import solve_jko
+from jkofilter.transport.stepping import Scheme
+
+MAX_PARTICLES = 100_000
+MIN_PARTICLES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class FlowCase:
+    """One problem of a study.
+
+    Attributes:
+        name: short, for example "d = 8".
+        prior: law at time zero.
+        sde: the diffusion.
+        times: when the methods are judged, increasing, in the SDE's unit.
+        exact: the law at a time, where it is known.
+        stationary: the normalised law exp(-beta V)/Z, where convergence to it is the question.
+        note: what a reader of the figures must know, for example a floor no method can pass.
+    """
+
+    name: str
+    prior: Distribution
+    sde: LangevinSDE
+    times: tuple[float, ...]
+    exact: Callable[[float], Density] | None = None
+    stationary: Density | None = None
+    note: str = ""
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.sde.dim
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What a method made of a case.
+
+    Attributes:
+        at: the law at any of the case's times.
+        remark: settings worth a column: steps, particles.
+    """
+
+    at: Callable[[float], Density]
+    remark: str = ""
+
+
+Method: TypeAlias = Callable[[FlowCase, int, float], Carried]
+"""Given a case, a seed, and the seconds the first method of the study took (zero for the first itself)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FlowStudy:
+    """Cases and methods, and how to draw them.
+
+    Attributes:
+        name: used for the output folder.
+        cases: in the order of the pictures.
+        methods: by name; the first one sets the wall time the particle simulations get.
+        skip: (method, case name) pairs that are not run, because they would take too long.
+        seeds: of the cases that repeat; seed 0 is the one drawn.
+        published: figures of others, by name and dimension, drawn beside ours.
+        pictures: further figures, by file stem: functions of {(method, case name): Carried}.
+        description: one sentence.
+
+    Raises:
+        InputError: no cases, no methods, or a name used twice.
+    """
+
+    name: str
+    cases: Sequence[FlowCase]
+    methods: Mapping[str, Method]
+    skip: frozenset[tuple[str, str]] = frozenset()
+    seeds: int = 1
+    published: Mapping[str, Mapping[int, float]] | None = None
+    pictures: Mapping[str, Callable[[Mapping[tuple[str, str], Carried]], Any]] | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.cases or not self.methods:
+            raise InputError("a flow study needs at least one case and one method.")
+        names = [case.name for case in self.cases]
+        if len(set(names)) != len(names):
+            raise InputError(f"cases must have different names, got {', '.join(names)}.")
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
+
+    def select(self, names: Sequence[str] | None) -> Mapping[str, Method]:
+        """The named methods; all when ``names`` is None.
+
+        Raises:
+            InputError: a name is unknown.
+        """
+        for name in names or ():
+            if name not in self.methods:
+                raise InputError(f"filters names no method {name!r}; this study has {', '.join(self.methods)}.")
+        return {name: method for name, method in self.methods.items() if names is None or name in names}
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run this study from its own file, with the options of ``jkofilter run``."""
+        # The command line sits above; imported here so that module imports keep pointing downwards.
+        from jkofilter.cli import main_for_scenario
+
+        main_for_scenario(self, arguments)
+
+
+def jko(
+    step: float,
+    scheme: Scheme = "sdirk2",
+    transport: str | Engine = "ridge",
+    tolerance: float | None = None,
+    pool: int = 4096,
+) -> Method:
+    """The JKO flow with these settings, as a method."""
+
+    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
+        flow = solve_jko(case.prior, case.sde, case.times[-1], step, scheme, transport, tolerance, pool, seed)  # type: ignore[arg-type]
+        return Carried(flow.at, f"{len(flow.maps)} steps")
+
+    return carry
+
+
+def particles(substep: float = 1e-3, count: int | None = None) -> Method:
+    """Euler-Maruyama particles with a Gaussian kernel estimate, as a method.
+
+    Args:
+        substep: in the SDE's unit of time.
+        count: how many; None takes as many as the first method's wall time allows, at most MAX_PARTICLES, which
+            keeps the evaluation of the kernel estimate affordable.
+    """
+
+    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
+        generator = torch.Generator().manual_seed(seed)
+        n = count or _affordable(case, substep, seconds)
+        x, now = sample_prior(case.prior, n, generator), 0.0
+        snapshots: dict[float, Tensor] = {}
+        for time in case.times:
+            x = euler_maruyama(case.sde, x, time - now, substep, generator)
+            snapshots[time], now = x, time
+        weights = torch.full((n,), -math.log(n), dtype=x.dtype, device=x.device)
+        return Carried(lambda time: ParticleBelief(time, snapshots[time], weights), f"{n} particles")
+
+    return carry
+
+
+def _affordable(case: FlowCase, substep: float, seconds: float) -> int:
+    trial, steps = 2000, 20
+    generator = torch.Generator().manual_seed(0)
+    x = sample_prior(case.prior, trial, generator)
+    start = clock.perf_counter()
+    euler_maruyama(case.sde, x, steps * substep, substep, generator)
+    each = (clock.perf_counter() - start) / (trial * steps)
+    n = seconds / (each * case.times[-1] / substep)
+    return int(min(max(n, MIN_PARTICLES), MAX_PARTICLES))

@@ -1,0 +1,49 @@
+"""Ornstein-Uhlenbeck processes with random precisions in 1 to 32 dimensions, against their exact Gaussian law.
+
+The setting of Mokrov et al. (NeurIPS 2021, figure 3): prior N(0, I), V(x) = (x - b)' A (x - b) / 2 with a random symmetric
+positive definite A, judged at t = 0.5 and 0.9 by the symmetric KL divergence.
+"""
+
+import torch
+
+import jkofilter as jf
+
+DIMS = (*range(1, 13), 32)
+PUBLISHED = {1: 0.0007, 4: 0.0081, 8: 0.0148, 12: 0.0263}
+
+
+def gaussian(mean: torch.Tensor, covariance: torch.Tensor) -> torch.distributions.MultivariateNormal:
+    return torch.distributions.MultivariateNormal(mean, covariance)
+
+
+def case(d: int) -> jf.FlowCase:
+    generator = torch.Generator().manual_seed(d)
+    root = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    precision = root @ root.mT / d + 0.3 * torch.eye(d, dtype=torch.float64)
+    centre = torch.randn(d, generator=generator, dtype=torch.float64)
+    eye = torch.eye(d, dtype=torch.float64)
+
+    def exact(time: float) -> jf.GaussianBelief:
+        decay = torch.linalg.matrix_exp(-precision * time)
+        covariance = decay @ decay + torch.linalg.inv(precision) @ (eye - decay @ decay)
+        return jf.GaussianBelief(time, centre - decay @ centre, 0.5 * (covariance + covariance.mT))
+
+    prior = gaussian(torch.zeros(d, dtype=torch.float64), eye)
+    return jf.FlowCase(f"d = {d}", prior, jf.LangevinSDE(jf.Quadratic(centre, precision)), (0.5, 0.9), exact=exact)
+
+
+SCENARIO = jf.FlowStudy(
+    name="ornstein_uhlenbeck_nd",
+    cases=[case(d) for d in DIMS],
+    methods={
+        "JKO SDIRK2": jf.jko(0.05),
+        "JKO BDF2": jf.jko(0.05, "bdf2"),
+        "JKO implicit Euler": jf.jko(0.05, "implicit-euler"),
+        "particles + KDE": jf.particles(substep=5e-3),
+    },
+    published={"ICNN-JKO (published, t = .5)": PUBLISHED},
+    description="Ornstein-Uhlenbeck with a random precision, steps of 0.05",
+)
+
+if __name__ == "__main__":
+    SCENARIO.main()
