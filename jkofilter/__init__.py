@@ -38,8 +38,9 @@ from jkofilter.scenario import Scenario
 from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
 from jkofilter.transport.belief import TransportBelief
 from jkofilter.transport.engines import RidgeEngine
-from jkofilter.transport.flow import JKOFlow, solve_jko
+from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.icnn_engine import ICNNEngine
+from jkofilter.transport.solve import solve_jko
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from jkofilter.benchmark import Benchmark
 from jkofilter.errors import InputError
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
-from jkofilter.study_plotting import error_figure
+from jkofilter.study_plotting import error_figure, projection_figure
 from jkofilter.study_run import StudyRecords
 
 
@@ -123,10 +123,11 @@ def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list
         for measure in ("symmetric_kl", "kl_stationary", "ess")
         if good[measure].notna().any()
     }
-    for name, draw in (study.pictures or {}).items():
-        figure = draw(outcome.carried)
-        if figure is not None:
-            pictures[name] = figure
+    method = next(iter(study.methods))
+    for case in study.cases:
+        if case.name in study.projections and (method, case.name) in outcome.carried:
+            law = outcome.carried[method, case.name].at(case.times[-1])
+            pictures[f"projection_{case.dim}"] = projection_figure(case, method, law)
     for name, figure in pictures.items():
         written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
     return written

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import euler_maruyama, sample_prior
 from jkofilter.transport.engines import Engine
-from jkofilter.transport.flow import solve_jko
+from jkofilter.transport.solve import solve_jko
 from jkofilter.transport.stepping import Scheme
 
 MAX_PARTICLES = 100_000
@@ -80,8 +80,8 @@ class FlowStudy:
         methods: by name; the first one sets the wall time the particle simulations get.
         skip: (method, case name) pairs that are not run, because they would take too long.
         seeds: of the cases that repeat; seed 0 is the one drawn.
-        published: figures of others, by name and dimension, drawn beside ours.
-        pictures: further figures, by file stem: functions of {(method, case name): Carried}.
+        published: figures of Mokrov et al.'s ICNN-JKO by time and dimension, drawn beside ours.
+        projections: names of cases with a stationary law to draw on two principal components.
         description: one sentence.
 
     Raises:
@@ -93,8 +93,8 @@ class FlowStudy:
     methods: Mapping[str, Method]
     skip: frozenset[tuple[str, str]] = frozenset()
     seeds: int = 1
-    published: Mapping[str, Mapping[int, float]] | None = None
-    pictures: Mapping[str, Callable[[Mapping[tuple[str, str], Carried]], Any]] | None = None
+    published: Mapping[float, Mapping[int, float]] = field(default_factory=dict)
+    projections: Sequence[str] = ()
     description: str = ""
 
     def __post_init__(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jkofilter._typing import Array
+from jkofilter._typing import Density
+from jkofilter.models.state_space import sample_prior
 from jkofilter.plotting import COLOURS, DPI, FONT, LINES
-from jkofilter.study import FlowStudy
+from jkofilter.study import FlowCase, FlowStudy
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TITLES = {
@@ -17,7 +21,8 @@ TITLES = {
     "kl_stationary": "KL(method, stationary law) (nats)",
     "ess": "1 - effective share of draws\nweighted to the stationary law",
 }
-LEAST = 1e-7
+LEAST = 1e-8
+SHOWN = 2500
 
 
 def error_figure(study: FlowStudy, records: pd.DataFrame, measure: str) -> Figure:
@@ -37,7 +42,7 @@ def error_figure(study: FlowStudy, records: pd.DataFrame, measure: str) -> Figur
     for axis, time in zip(axes, times, strict=False):
         _against_case(axis, data[data["time"] == time], by_dim)
         if by_dim:
-            _published(axis, study)
+            _published(axis, study.published.get(time, {}))
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
@@ -66,32 +71,38 @@ def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
         axis.minorticks_off()
 
 
-def _published(axis: Axes, study: FlowStudy) -> None:
-    for name, figures in (study.published or {}).items():
-        axis.plot(list(figures), list(figures.values()), "x:", color="black", label=name, ms=6)
+def _published(axis: Axes, figures: Mapping[int, float]) -> None:
+    if figures:
+        axis.plot(list(figures), list(figures.values()), "x:", color="black", label="ICNN-JKO (published)", ms=6)
 
 
-def projection_figure(
-    panels: dict[str, Array], centres: Array, spread: tuple[Array, Array], labels: tuple[str, str]
-) -> Figure:
-    """Samples on two principal components, one panel a law.
+def projection_figure(case: FlowCase, name: str, law: Density) -> Figure:
+    """Draws of the prior, of a method's law at the last time, and of the stationary law, on two principal components.
+
+    The components are those of the stationary law.
 
     Args:
-        panels: samples already projected, (n, 2), by title.
-        centres: marked in every panel, (c, 2).
-        spread: limits of both axes, ((low, high), (low, high)).
-        labels: of the two axes.
+        case: has a stationary law.
+        name: of the method.
+        law: what the method carried to the last time.
     """
+    assert case.stationary is not None
+    sources = (torch.Generator().manual_seed(seed) for seed in range(3))
+    prior = sample_prior(case.prior, SHOWN, next(sources))
+    ours, reference = law.sample(SHOWN, next(sources)), case.stationary.sample(SHOWN, next(sources))
+    axes_of = torch.linalg.eigh(torch.cov(reference.mT)).eigenvectors[:, [-1, -2]]
+    panels = {"prior, t = 0": prior, f"{name}, t = {case.times[-1]:g}": ours, "stationary law": reference}
+    limit = 1.2 * (reference @ axes_of).abs().max().item()
     figure = Figure(figsize=(4.0 * len(panels), 4.1), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels), sharex=True, sharey=True))
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
-        axis.plot(points[:, 0], points[:, 1], ".", ms=1.6, alpha=0.5, color=COLOURS[0], rasterized=True)
-        axis.plot(centres[:, 0], centres[:, 1], "x", color=COLOURS[1], ms=9, mew=2.2, label="component means")
+        x, y = (points @ axes_of).cpu().numpy().T
+        axis.plot(x, y, ".", ms=2, alpha=0.5, color=COLOURS[0], rasterized=True)
         axis.set_title(title, fontsize=FONT)
-        axis.set_xlim(*spread[0])
-        axis.set_ylim(*spread[1])
-        axis.set_xlabel(labels[0], fontsize=FONT)
+        axis.set_xlim(-limit, limit)
+        axis.set_ylim(-limit, limit)
+        axis.set_xlabel("first principal component (state units)", fontsize=FONT)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(labels[1], fontsize=FONT)
-    axes[0].legend(loc="upper right", fontsize=FONT - 2)
+    axes[0].set_ylabel("second principal component (state units)", fontsize=FONT)
+    figure.suptitle(case.name, fontsize=FONT + 1)
     return figure

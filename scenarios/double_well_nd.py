@@ -1,4 +1,4 @@
-"""Rotated double wells, V(x) = sum_i ((R x)_i^2 - 1)^2 from N(0, I), at t = 0.5: non-Gaussian at every dimension, and exact.
+"""Rotated double wells, V(x) = sum_i ((R x)_i^2 - 1)^2, from N(0, I), at t = 0.5: non-Gaussian in every direction.
 
 The law is a product of one-dimensional ones in rotated coordinates; a fine one-dimensional grid gives each.
 """

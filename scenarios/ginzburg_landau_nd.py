@@ -1,7 +1,7 @@
 """A coupled chain, V(u) = sum_i (u_i^2 - 1)^2 + kappa/2 sum_i (u_i - u_{i+1})^2, from N(0, I).
 
-In two dimensions against the two-dimensional grid at t = 0.5. In eight dimensions, at t = 6, the law has all but reached
-exp(-V)/Z: importance weights against exp(-V), which need no Z, say how closely.
+In two dimensions against the two-dimensional grid at t = 0.5. In eight dimensions, at t = 6, the law has all but
+reached exp(-V)/Z: importance weights against exp(-V), which need no Z, say how closely.
 """
 
 from functools import cache

@@ -20,8 +20,9 @@ from jkofilter.transport.ridge_fit import fit_ridge
 
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
-WORTH = 0.7
-"""New directions are taken where they leave less than this share of the velocity's error."""
+WORTH, WORTH_LATE, MISSING = 0.7, 0.97, 0.1
+"""New directions are taken where they leave less than the first share of the velocity's error; the second, once more
+than the third share of the velocity is not captured, as happens near stationarity."""
 P = TypeVar("P", bound=ConvexPotential)
 
 
@@ -74,7 +75,7 @@ class RidgeEngine:
         refinements: how often a step is solved again around the map just found, which takes out sampling noise.
     """
 
-    cells: int = 18
+    cells: int = 24
     directions: int | None = None
     fit_tolerance: float = 1e-3
     refinements: int = 1
@@ -108,8 +109,10 @@ class RidgeEngine:
         more = min(most - directions.shape[0], max(4, most // 4))
         richer = widened(directions, x, fit.error, weights, more) if more > 0 else directions
         richer, better = tuned(x, velocity, weights, richer, self._cells(richer.shape[0]))
-        # More directions cost time in every solve of the step; they must earn it.
-        return richer if better.mean_square < WORTH * fit.mean_square else directions
+        # More directions cost time in every solve of the step; they must earn it, the more so where little is missing.
+        speed = (velocity.square().sum(-1) * weights).mean().item()
+        worth = WORTH if fit.mean_square < MISSING * speed else WORTH_LATE
+        return richer if better.mean_square < worth * fit.mean_square else directions
 
     def solve(self, problem: StepProblem, start: RidgeSpline, generator: Generator) -> Solved[RidgeSpline]:
         """The convex program, and again around its solution."""

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import time as clock
-from dataclasses import dataclass
-from typing import Literal
+import os
+from dataclasses import asdict, dataclass
 
 import torch
-from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from jkofilter.beliefs.info import StepInfo
-from jkofilter.errors import FilterError, InputError
-from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.state_space import sample_prior
-from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky
-from jkofilter.numerics.weights import effective_sample_size
+from jkofilter.errors import InputError
 from jkofilter.transport.belief import TransportBelief, prior_pool
 from jkofilter.transport.convex import ConvexPotential, Pool, push
-from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.interpolated import Interpolated
-from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepper
+from jkofilter.transport.storage import decoded_map, decoded_prior, encoded_map, encoded_prior
 
-HALVINGS = 12
-"""A step this many times halved, and still failing, is an error."""
-MIN_POOL = 64
-FIRST = 2.4
-"""First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
-_SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
+FORMAT = "jkofilter flow 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,192 +69,42 @@ class JKOFlow:
             pool = push(psi, pool).pool
         return TransportBelief(float(time), self.prior, maps, pool)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow as plain tensors; a prior that is not Gaussian or a mixture of Gaussians is left out."""
+        content = {
+            "format": FORMAT,
+            "prior": encoded_prior(self.prior),
+            "times": list(self.times),
+            "maps": [encoded_map(psi) for psi in self.maps],
+            "infos": [asdict(info) for info in self.infos],
+            "base": self.base.x,
+        }
+        torch.save(content, path)
 
-def solve_jko(
-    prior: Distribution,
-    sde: LangevinSDE,
-    duration: float,
-    step: float = 0.05,
-    scheme: Scheme = "sdirk2",
-    transport: Literal["auto", "ridge", "icnn"] | Engine = "auto",
-    tolerance: float | None = None,
-    pool: int = 4096,
-    seed: int = 0,
-) -> JKOFlow:
-    """Carry a prior through a Langevin diffusion by JKO steps, as a density in d dimensions.
+    @staticmethod
+    def load(path: str | os.PathLike[str], prior: Distribution | None = None) -> JKOFlow:
+        """The flow that ``save`` wrote.
 
-    Args:
-        prior: event_shape (d,), with sample and a differentiable log_prob.
-        sde: the diffusion; sets dtype and device together with the prior.
-        duration: in the SDE's unit of time.
-        step: longest time step. A step that is too long for the potential or does not converge is halved, which its
-            StepInfo reports; later steps grow back.
-        scheme: "sdirk2" (second order, L-stable), "bdf2" (second order) or "implicit-euler" (the classical JKO step).
-        transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), or an engine with
-            settings of its own.
-        tolerance: bound on the root mean square difference, in standard deviations of the law, between one step and
-            two half steps; steps shorten and lengthen to keep it. None takes steps of ``step``.
-        pool: particles that the maps are fitted on.
-        seed: draws the pool, and the network's batches.
+        Args:
+            path: the file.
+            prior: needed where the file holds none; used instead of the file's where given.
 
-    Returns:
-        The flow; ``flow.at(time)`` is a belief.
-
-    Raises:
-        InputError: an argument cannot be used.
-        FilterError: a step fails however short; names the time.
-    """
-    engine = _engine(transport)
-    if scheme not in SCHEMES:
-        raise InputError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
-    if not (math.isfinite(duration) and duration >= 0):
-        raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
-    if not 0 < step < math.inf:
-        raise InputError(f"step must be positive and finite, got {step!r}.")
-    if tolerance is not None and not 0 < tolerance < math.inf:
-        raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")
-    _check_model(prior, sde)
-    if not isinstance(pool, int) or pool < MIN_POOL:
-        raise InputError(f"pool must be an integer of at least {MIN_POOL}, got {pool!r}.")
-    draws = _prior_draws(prior, pool, seed)
-    base = prior_pool(prior, draws)
-    _check_potential(sde, base)
-    generator = torch.Generator(device=draws.device).manual_seed(seed)
-    driver = _Driver(Stepper(sde, engine, scheme), duration, step, tolerance, generator)
-    times, maps, infos = driver.run(base)
-    return JKOFlow(prior, tuple(times), tuple(maps), tuple(infos), base)
-
-
-def _engine(transport: str | Engine) -> Engine:
-    if transport in ("auto", "ridge"):
-        return RidgeEngine()
-    if transport == "icnn":
-        from jkofilter.transport.icnn_engine import ICNNEngine
-
-        return ICNNEngine()
-    if isinstance(transport, str):
-        raise InputError(f"transport must be 'auto', 'ridge', 'icnn' or an engine, got {transport!r}.")
-    return transport
-
-
-def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
-    if not isinstance(prior, Distribution):
-        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
-    if not isinstance(sde, LangevinSDE):
-        raise InputError("sde must be a LangevinSDE(potential, beta).")
-    if tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
-        raise InputError(
-            f"prior must have event_shape ({sde.dim},) and no batch to match the potential, got event_shape "
-            f"{tuple(prior.event_shape)} and batch_shape {tuple(prior.batch_shape)}."
-        )
-
-
-def _check_potential(sde: LangevinSDE, base: Pool) -> None:
-    value, gradient = sde.potential(base.x), sde.potential.gradient(base.x)
-    if value.shape != base.log_prob.shape or gradient.shape != base.x.shape:
-        raise InputError(f"potential must give values (n,) and gradients (n, d), got {tuple(value.shape)}.")
-    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
-        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")
-
-
-def _prior_draws(prior: Distribution, n: int, seed: int) -> Tensor:
-    """Draws; those of a Gaussian are moved to its exact mean and covariance, which only removes noise from the fits."""
-    try:
-        draws = sample_prior(prior, n, torch.Generator().manual_seed(seed))
-    except NotImplementedError as error:
-        raise InputError("prior cannot be sampled: it has no sample.") from error
-    if not torch.isfinite(draws).all():
-        raise InputError("prior draws are not finite; give finite parameters.")
-    moments = gaussian_prior_moments(prior)
-    if moments is None or n <= 2 * draws.shape[1]:
-        return draws
-    mean, covariance = moments
-    centred = draws - draws.mean(0)
-    have, _ = safe_cholesky(centred.mT @ centred / n)
-    want, _ = safe_cholesky(covariance)
-    white = torch.linalg.solve_triangular(have, centred.mT, upper=False)
-    return mean + (want @ white).mT
-
-
-@dataclass(frozen=True, eq=False)
-class _Driver:
-    """Chooses the steps."""
-
-    stepper: Stepper
-    duration: float
-    step: float
-    tolerance: float | None
-    generator: Generator
-
-    def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo]]:
-        state, times, maps, infos = FlowState(0.0, base), [0.0], [], []
-        tau = min(self.step, self._first(base))
-        while self.duration - state.time > 1e-9 * self.step:
-            left = self.duration - state.time
-            # Equal steps to the end rather than a sliver at the end.
-            tau = left / math.ceil(left / tau - 1e-9)
-            start = clock.perf_counter()
-            taken, tau, halvings = self._attempt(state, tau)
-            seconds = (clock.perf_counter() - start) / len(taken)
-            for step in taken:
-                times.append(step.state.time)
-                assert step.state.psi is not None
-                maps.append(step.state.psi)
-                infos.append(_info(self.stepper.sde, step, seconds, halvings))
-            state = taken[-1].state
-            tau = min(tau, self.step)
-        if maps:
-            times[-1] = float(self.duration)
-        return times, maps, infos
-
-    def _first(self, base: Pool) -> float:
-        """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium."""
-        curvature = torch.linalg.eigvalsh(self.stepper.sde.potential.hessian(base.x)).max().item()
-        return FIRST / curvature if curvature > 0 else math.inf
-
-    def _attempt(self, state: FlowState, tau: float) -> tuple[list[Step], float, int]:
-        """The steps taken, the length to try next, and how often a step was halved first."""
-        failure: FilterError | None = None
-        for halvings in range(HALVINGS + 1):
-            try:
-                whole = self.stepper.step(state, tau, self.generator)
-                if self.tolerance is None:
-                    return [whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings
-                half = self.stepper.step(state, tau / 2, self.generator)
-                end = self.stepper.step(half.state, tau / 2, self.generator)
-            except FilterError as caught:
-                failure = caught
-                tau = tau / 2
-                continue
-            error = _difference(whole.state.pool, end.state.pool)
-            factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / 3)
-            if error <= self.tolerance:
-                return [half, end], tau * min(max(factor, 1.0), _GROW), halvings
-            tau = tau * max(min(factor, 0.7), _SHRINK)
-        raise FilterError(
-            f"no JKO step succeeds at time {state.time:g}, even {tau:.1e} long ({failure or 'error above tolerance'}); "
-            "check that the potential is finite, confining, and smooth where the law has mass."
-        ) from failure
-
-
-def _difference(a: Pool, b: Pool) -> float:
-    """Root mean square distance of the same particles in two pools, in standard deviations of the law."""
-    spread = (b.x - b.x.mean(0)).square().sum(-1).mean()
-    return ((a.x - b.x).square().sum(-1).mean() / spread).sqrt().item()
-
-
-def _info(sde: LangevinSDE, step: Step, seconds: float, halvings: int) -> StepInfo:
-    pool, beta = step.state.pool, float(sde.beta)
-    log_weights = -beta * sde.potential(pool.x) - pool.log_prob
-    residual = step.mean_square_residual
-    details = {
-        "loss": step.solved.loss,
-        "residual": residual,
-        "kl_rate": 0.25 * beta * residual,
-        "iterations": float(step.iterations),
-        "halvings": float(halvings),
-        "extrapolated": float(step.extrapolated),
-        "step": step.state.step,
-    }
-    status = "ok" if halvings == 0 else f"step halved {halvings} times"
-    return StepInfo(status, 0.0, seconds, effective_sample_size(log_weights - log_weights.logsumexp(0)), details)
+        Raises:
+            InputError: not such a file, or the prior is missing.
+        """
+        name = os.fspath(path)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise InputError(f"{name!r} does not exist.") from error
+        except Exception as error:
+            # torch raises whatever the bytes happen to trip over.
+            raise InputError(f"{name!r} is not a flow written by JKOFlow.save().") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f"{name!r} is not a flow written by JKOFlow.save().")
+        law = prior if prior is not None else decoded_prior(content["prior"])
+        if law is None:
+            raise InputError("prior must be given: the file holds none, its kind cannot be stored as tensors.")
+        maps = tuple(decoded_map(entry) for entry in content["maps"])
+        infos = tuple(StepInfo(**entry) for entry in content["infos"])
+        return JKOFlow(law, tuple(content["times"]), maps, infos, prior_pool(law, content["base"]))

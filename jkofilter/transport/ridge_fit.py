@@ -22,6 +22,9 @@ DECREMENT = 5e-6
 """Newton decrement per dimension at which a solve stops, in units of the log determinant term. What is left then is
 mostly an exchange of curvature between ridges and Q that changes the map very little."""
 MAX_ITERATIONS = 60
+SMOOTHING = 1e-4
+"""Weight of squared second differences of a ridge's coefficients, in units of the transport term: decides where next to
+no particles do, and counts like a share of 1e-4 of them."""
 RENEW = 4
 CG_STEPS = 25
 CG_REDUCTION = 1e-2
@@ -60,9 +63,10 @@ class _Design:
     slope_mean: Tensor
     curvatures: Float[Tensor, "k n j"]
     outer: Tensor
+    roughness: Float[Tensor, "k j j"]
 
     @staticmethod
-    def build(x: Points, ridges: Ridges) -> _Design:
+    def build(x: Points, ridges: Ridges, h: float) -> _Design:
         d = x.shape[1]
         slopes, curvatures = ridges.basis(x)
         mean = slopes.mean(0)
@@ -71,7 +75,9 @@ class _Design:
         directions = ridges.directions
         outer = (directions[:, :, None] * directions[:, None, :]).reshape(-1, d * d)
         x_mean = x.mean(0)
-        return _Design(ridges, symmetric_directions(x), x - x_mean, x_mean, slopes, mean, curvatures, outer)
+        bends = torch.diff(torch.eye(mean.shape[1], dtype=x.dtype, device=x.device), n=2, dim=0)
+        roughness = SMOOTHING / h * ridges.width.square()[:, None, None] * (bends.mT @ bends)
+        return _Design(ridges, symmetric_directions(x), x - x_mean, x_mean, slopes, mean, curvatures, outer, roughness)
 
     @property
     def split(self) -> tuple[int, int]:
@@ -103,6 +109,11 @@ class _Design:
         slope, curvature = ((basis @ c.unsqueeze(-1)).squeeze(-1).mT for basis in (self.slopes, self.curvatures))
         y = self.x @ quadratic + shift + slope @ self.ridges.directions
         return y, quadratic + (curvature @ self.outer).reshape(-1, *quadratic.shape)
+
+    def rough(self, c: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Gradient of the smoothing term at flat coefficients."""
+        rows = c.reshape(self.slope_mean.shape)
+        return (self.roughness @ rows.unsqueeze(-1)).reshape(-1)
 
     def along(self, matrices: Float[Tensor, "n d d"]) -> tuple[Tensor, Tensor]:
         """e' M e for every pair vector (n, p) and every ridge direction (n, k)."""
@@ -147,7 +158,7 @@ def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> R
     Raises:
         FilterError: the objective is not finite at the start, or the iteration does not converge.
     """
-    design = _Design.build(problem.pool.x, start.ridges)
+    design = _Design.build(problem.pool.x, start.ridges, problem.h)
     # Without ridges Q is the Hessian itself, and the log determinant barrier enough.
     last = LAST_BARRIER / problem.beta if start.coefficients.numel() else 0.0
     barrier = last if warm else min(FIRST_BARRIER / problem.beta, last / SHRINK**9)
@@ -188,7 +199,7 @@ def _evaluate(problem: StepProblem, design: _Design, theta: Tensor, barrier: flo
     if infos.any():
         return None
     value = problem.energies(y, hessian, log_det(factor)).mean()
-    value = value - barrier * (log_det(quadratic_factor) + c.log().sum())
+    value = value - barrier * (log_det(quadratic_factor) + c.log().sum()) + 0.5 * c.reshape(-1) @ design.rough(c)
     if not torch.isfinite(value):
         return None
     return _State(theta, value.item(), y, factor, quadratic_factor)
@@ -246,7 +257,7 @@ def _gradient(problem: StepProblem, design: _Design, state: _State, local: _Loca
         reference = problem.inverse_jacobian
     strain = (reference - local.inverse) / problem.beta
     gradient = _pulled(design, force, strain, -local.barrier * local.quadratic_inverse)
-    gradient[design.split[1] :] -= local.barrier / local.c
+    gradient[design.split[1] :] += design.rough(local.c) - local.barrier / local.c
     return gradient
 
 
@@ -259,7 +270,7 @@ def _curvature_times(design: _Design, local: _Local, vector: Tensor) -> Tensor:
     on_quadratic = local.barrier * local.quadratic_inverse @ quadratic @ local.quadratic_inverse
     product = _pulled(design, force, strain, on_quadratic)
     end = design.split[1]
-    product[end:] += local.barrier * vector[end:] / local.c.square()
+    product[end:] += local.barrier * vector[end:] / local.c.square() + design.rough(vector[end:])
     return product
 
 
@@ -267,8 +278,8 @@ def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
     """A positive definite stand-in for the Hessian without its barrier, to precondition with.
 
     Each pair of ridges gets the geometric mean of their weights times the cosine of their directions in the mean
-    metric: positive definite by Schur's product theorem, exact where the weights are constant or the directions coincide. A
-    share of the particles is enough for it.
+    metric: positive definite by Schur's product theorem, exact where the weights are constant or the directions
+    coincide. A share of the particles is enough for it.
     """
     parameters = design.pairs.shape[0] + design.slope_mean.numel()
     n = min(design.x.shape[0], max(1024, 2 * parameters))
@@ -289,6 +300,9 @@ def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
     model = (vectors @ mean_metric @ vectors.mT) * (slopes.mT @ slopes) / n
     strains = (vectors[d:] @ mean_inverse @ vectors[d:].mT).square()
     model[d:, d:] += strains * (curvatures.mT @ curvatures) / (n * problem.beta)
+    end = design.split[1]
+    if end < len(model):
+        model[end:, end:] += torch.block_diag(*design.roughness)
     return model
 
 
