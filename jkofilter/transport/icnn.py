@@ -97,8 +97,9 @@ class ICNN:
     def _forward(self, x: Points) -> _Trace:
         trace = _Trace([], [], [])
         for layer in self.layers:
-            projected = torch.einsum("wrd,nd->nwr", layer.skip, x)
-            direct = layer.linear + torch.einsum("nwr,wrd->nwd", projected, layer.skip)
+            width, rank, d = layer.skip.shape
+            projected = (x @ layer.skip.reshape(-1, d).mT).reshape(-1, width, rank)
+            direct = layer.linear + (projected.unsqueeze(-1) * layer.skip).sum(-2)
             u = x @ layer.linear.mT + layer.bias + 0.5 * projected.square().sum(-1)
             jacobian = direct
             _, hidden = self._weights(layer)
@@ -151,7 +152,7 @@ class ICNN:
             e = p * slope
             gradient = gradient + (e.unsqueeze(1) @ direct).squeeze(1)
             hessian = hessian + jacobian.mT @ ((p * slope * (1 - slope)).unsqueeze(-1) * jacobian)
-            outer = torch.einsum("wri,wrj->wij", layer.skip, layer.skip)
+            outer = layer.skip.mT @ layer.skip
             hessian = hessian + (e @ outer.reshape(outer.shape[0], -1)).reshape(-1, *outer.shape[1:])
         return gradient, hessian
 

@@ -1,0 +1,148 @@
+"""Flow studies: what is measured, what is written, what bad input says; and flows as files."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch.distributions import Independent, MultivariateNormal, StudentT
+
+import jkofilter as jf
+from jkofilter.cli import main
+from jkofilter.report import write_study
+from jkofilter.study_run import COLUMNS, run_study
+
+EYE = torch.eye(2, dtype=torch.float64)
+NORMAL = MultivariateNormal(torch.zeros(2, dtype=torch.float64), EYE)
+SDE = jf.LangevinSDE(jf.Quadratic(torch.ones(2, dtype=torch.float64), 2 * EYE))
+
+
+def exact(time: float) -> jf.GaussianBelief:
+    decay = torch.exp(torch.tensor(-2.0 * time, dtype=torch.float64))
+    return jf.GaussianBelief(time, (1 - decay) * torch.ones(2, dtype=torch.float64), (0.5 + 0.5 * decay**2) * EYE)
+
+
+def study(**changes: object) -> jf.FlowStudy:
+    settings = {
+        "name": "small",
+        "cases": [jf.FlowCase("d = 2", NORMAL, SDE, (0.25, 0.5), exact=exact, stationary=stationary())],
+        "methods": {"JKO": jf.jko(0.1, pool=256), "particles": jf.particles(substep=0.01, count=500)},
+        "projections": ("d = 2",),
+    }
+    return jf.FlowStudy(**(settings | changes))  # type: ignore[arg-type]
+
+
+def stationary() -> jf.GaussianBelief:
+    return jf.GaussianBelief(9.0, torch.ones(2, dtype=torch.float64), 0.5 * EYE)
+
+
+def test_a_study_measures_each_method_at_each_time_against_the_exact_law() -> None:
+    records = run_study(study()).records
+    assert list(records.columns) == list(COLUMNS)
+    assert list(records["time"]) == [0.25, 0.5, 0.25, 0.5]
+    jko, particles = records[records["method"] == "JKO"], records[records["method"] == "particles"]
+    assert (jko["symmetric_kl"] < 1e-4).all()
+    assert (particles["symmetric_kl"] > 1e-3).all()
+    truth = jf.metrics.kl(exact(0.5), stationary(), 20_000)
+    assert jko["kl_stationary"].iloc[1] == pytest.approx(truth, abs=0.01)
+
+
+def test_particles_get_the_wall_time_of_the_first_method() -> None:
+    methods = {"JKO": jf.jko(0.1, pool=256), "particles": jf.particles(substep=0.01)}
+    outcome = run_study(study(methods=methods))
+    remarks = outcome.records.set_index("method")["remark"]
+    assert int(remarks["particles"].iloc[0].split()[0]) >= 200
+
+
+def test_a_failing_method_is_recorded_and_the_others_go_on() -> None:
+    def broken(case: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
+        raise jf.FilterError("does not converge")
+
+    records = run_study(study(methods={"broken": broken, "JKO": jf.jko(0.1, pool=256)})).records
+    assert records["status"].tolist() == ["does not converge", "ok", "ok"]
+
+
+def test_skipped_pairs_are_not_run() -> None:
+    records = run_study(study(skip=frozenset({("particles", "d = 2")}))).records
+    assert set(records["method"]) == {"JKO"}
+
+
+def test_the_files_of_a_study_are_written_whole(tmp_path: Path) -> None:
+    written = write_study(run_study(study()), tmp_path)
+    names = {path.name for path in written}
+    assert names == {"runs.csv", "error_symmetric_kl.png", "error_kl_stationary.png", "projection_2.png"}
+    assert all(path.stat().st_size > 0 for path in written)
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
+
+
+def test_the_command_line_runs_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--filters", "JKO", "--out", str(tmp_path), "--no-plots"]
+    with pytest.raises(SystemExit) as stop:
+        study().main(arguments)
+    assert stop.value.code == 0
+    assert "symmetric KL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "scenario", ["ornstein_uhlenbeck_nd", "double_well_nd", "ginzburg_landau_nd", "mixture_stationary_nd"]
+)
+def test_the_studies_of_the_repository_load_and_name_their_methods(
+    scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(__file__).parent.parent / "scenarios" / f"{scenario}.py"
+    assert isinstance(jf.Scenario.load(path), jf.FlowStudy)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(path), "--filters", "nobody"])
+    assert stop.value.code == 2
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_a_study_needs_cases_methods_and_different_names() -> None:
+    with pytest.raises(jf.InputError, match="at least one"):
+        study(cases=[])
+    case = jf.FlowCase("d = 2", NORMAL, SDE, (0.5,))
+    with pytest.raises(jf.InputError, match="different names"):
+        study(cases=[case, case])
+    with pytest.raises(jf.InputError, match="seeds"):
+        study(seeds=0)
+
+
+def test_a_product_law_is_the_product_of_its_marginals_in_rotated_coordinates() -> None:
+    angle = torch.tensor(0.7, dtype=torch.float64)
+    rotation = torch.stack((torch.stack((angle.cos(), angle.sin())), torch.stack((-angle.sin(), angle.cos()))))
+    one = torch.ones(1, dtype=torch.float64)
+    marginals = tuple(jf.GaussianBelief(0.0, i * one, (1 + i) * one.reshape(1, 1)) for i in range(2))
+    law = jf.ProductLaw(marginals, rotation)
+    covariance = rotation.mT @ torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64)) @ rotation
+    mean = rotation.mT @ torch.tensor([0.0, 1.0], dtype=torch.float64)
+    x = law.sample(50, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(law.log_prob(x), MultivariateNormal(mean, covariance).log_prob(x))
+
+
+def test_a_flow_survives_its_file(tmp_path: Path) -> None:
+    sde = jf.LangevinSDE(jf.DoubleWell(2))
+    flow = jf.solve_jko(NORMAL, sde, 0.1, 0.05, pool=256)
+    flow.save(tmp_path / "flow.pt")
+    loaded = jf.JKOFlow.load(tmp_path / "flow.pt")
+    x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.final.log_prob(x), flow.final.log_prob(x))
+    assert loaded.times == flow.times
+    assert loaded.infos == flow.infos
+
+
+def test_a_flow_of_a_prior_without_a_file_form_asks_for_it(tmp_path: Path) -> None:
+    prior = Independent(StudentT(torch.full((2,), 8.0, dtype=torch.float64)), 1)
+    flow = jf.solve_jko(prior, SDE, 0.05, 0.05, pool=256)
+    flow.save(tmp_path / "flow.pt")
+    with pytest.raises(jf.InputError, match="prior must be given"):
+        jf.JKOFlow.load(tmp_path / "flow.pt")
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    assert torch.equal(jf.JKOFlow.load(tmp_path / "flow.pt", prior).final.log_prob(x), flow.final.log_prob(x))
+
+
+def test_what_is_not_a_flow_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.pt").write_bytes(b"no tensor here")
+    with pytest.raises(jf.InputError, match="not a flow"):
+        jf.JKOFlow.load(tmp_path / "other.pt")
+    with pytest.raises(jf.InputError, match="does not exist"):
+        jf.JKOFlow.load(tmp_path / "absent.pt")
