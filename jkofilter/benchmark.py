@@ -16,7 +16,7 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics import metrics
-from jkofilter.run import FilterResult, Tracker, run_filter
+from jkofilter.run import FilterResult, Tracker, failed, run_filter
 from jkofilter.scenario import Scenario
 
 FRAMES = 150
@@ -112,7 +112,11 @@ def run_scenario(
             on_run(name, seed)
         if first is None:
             shown = next((name for name in filters if name != scenario.reference), scenario.reference)
-            film = _film(filters[shown], series, scenario.until, seed) if shown in results else ()
+            try:
+                film = _film(filters[shown], series, scenario.until, seed) if shown in results else ()
+            except (FilterError, InputError):
+                # Its steps are shorter than those of the run, and may fail where those did not.
+                film = ()
             first = FirstSeed(path, series, results, film)
     assert first is not None
     return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
@@ -123,7 +127,7 @@ def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
     for item in filters.values():
         try:
             run_filter(item, start)
-        except FilterError:
+        except (FilterError, InputError):
             continue
 
 
@@ -133,14 +137,17 @@ def _measured(
     start = perf_counter()
     try:
         result = run_filter(item, series, until=until, seed=seed)
-    except FilterError as error:
+    except (FilterError, InputError) as error:
         return None, {"status": str(error), "seconds": perf_counter() - start}
     seconds = perf_counter() - start
-    return result, {"status": "ok", "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
+    return result, {"status": result.status, "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
 
 
 def _film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
-    """Beliefs between the readings as well as at them, thinned where there are many; none for states too wide."""
+    """Beliefs between the readings as well as at them, thinned where there are many.
+
+    None for states too wide, or where a step fails and the filter reports it.
+    """
     if item.model.dim != 1:
         return ()
     tracker = Tracker(item, seed)
@@ -161,6 +168,8 @@ def _film(item: Filter, series: ObservationSeries, until: float | None, seed: in
 
     for time, y in zip(series.times.tolist(), series.values, strict=True):
         advance(time)
+        if failed(tracker.info):
+            return ()
         tracker.update(y)
         keep()
     if end > tracker.belief.time:

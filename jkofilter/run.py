@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,33 @@ from torch import Tensor
 
 from jkofilter.beliefs import BELIEF_TYPES
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.filters.base import Filter, StepInfo
+from jkofilter.filters.base import Filter, as_reading
 from jkofilter.models.series import ObservationSeries
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
+
+
+# What torch.load raises for a file of another kind, cut short or unsafe, and what a document of another shape does.
+_NOT_A_RESULT = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    IsADirectoryError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+)
+
+
+def failed(info: StepInfo) -> bool:
+    """Whether a step went wrong and kept the belief it was given, as under ``on_failure="report"``."""
+    return info.status not in ("ok", "skipped")
 
 
 class Tracker:
@@ -47,9 +68,12 @@ class Tracker:
         return self.belief
 
     def update(self, y: Any) -> Belief:
-        """Take in a reading (p,), a number for p = 1, NaN where missing; returns the new belief."""
-        reading = torch.as_tensor(y, dtype=self._filter.model.dtype, device=self._filter.model.device).reshape(-1)
-        self.belief, self.info = self._filter.update(self.belief, reading, self._generator)
+        """Take in a reading (p,), a number for p = 1, NaN where missing; returns the new belief.
+
+        Raises:
+            InputError: ``y`` is no reading.
+        """
+        self.belief, self.info = self._filter.update(self.belief, as_reading(y, self._filter.model), self._generator)
         return self.belief
 
 
@@ -66,6 +90,9 @@ class FilterResult:
         predict_infos: what each predict reported; one more than m when ``until`` lies past the last reading.
         final: the belief at the end (at ``until`` when given).
         beliefs: all m beliefs when kept, else empty.
+
+    Where a predict failed and was reported, its reading is left out: the belief is that of an earlier time, and the
+    next predict starts from there.
     """
 
     times: Tensor
@@ -81,8 +108,16 @@ class FilterResult:
         """Number of readings m."""
         return self.times.shape[0]
 
+    @property
+    def status(self) -> str:
+        """ "ok", or the first thing that went wrong."""
+        return next((info.status for info in (*self.predict_infos, *self.infos) if failed(info)), "ok")
+
     def to_frame(self) -> pd.DataFrame:
-        """One row per reading: time, mean and sd of every coordinate, log evidence, status, ess, seconds."""
+        """One row per reading: time, mean and sd of every coordinate, log evidence, status, ess, seconds.
+
+        The status is that of the predict before the reading where it failed, else that of the update.
+        """
         means = self.means.cpu().numpy()
         deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
         columns: dict[str, Any] = {"time": self.times.numpy()}
@@ -90,10 +125,10 @@ class FilterResult:
             columns[f"mean{i}"] = means[:, i]
             columns[f"sd{i}"] = deviations[:, i]
         columns["log_evidence"] = self.log_evidence.numpy()
-        columns["status"] = [info.status for info in self.infos]
+        steps = list(zip(self.predict_infos, self.infos, strict=False))
+        columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
         columns["ess"] = [np.nan if info.ess is None else info.ess for info in self.infos]
-        seconds = [p.seconds + u.seconds for p, u in zip(self.predict_infos, self.infos, strict=False)]
-        columns["seconds"] = seconds
+        columns["seconds"] = [p.seconds + u.seconds for p, u in steps]
         return pd.DataFrame(columns)
 
     def to_xarray(self, samples: int = 0, seed: int = 0) -> xarray.Dataset:
@@ -160,7 +195,7 @@ class FilterResult:
             InputError: the file is missing or is not a saved result.
         """
         try:
-            document = torch.load(path, weights_only=True)
+            document = torch.load(path, map_location="cpu", weights_only=True)
             document["infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["infos"])
             document["predict_infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["predict_infos"])
             document["final"] = _decode_belief(document["final"])
@@ -168,7 +203,7 @@ class FilterResult:
             return cls(**document)
         except FileNotFoundError as error:
             raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
-        except Exception as error:
+        except _NOT_A_RESULT as error:
             raise InputError(f"path {os.fspath(path)!r} is not a result written by FilterResult.save().") from error
 
 
@@ -216,8 +251,13 @@ def run_filter(
     for time, y in _with_progress(list(zip(times, series.values, strict=True)), progress):
         tracker.predict(max(time - tracker.belief.time, 0.0))
         predict_infos.append(tracker.info)
-        belief = tracker.update(y.to(device))
-        infos.append(tracker.info)
+        if failed(tracker.info):
+            # The belief has stayed at an earlier time, where this reading was not taken.
+            belief = tracker.belief
+            infos.append(StepInfo(status=tracker.info.status))
+        else:
+            belief = tracker.update(y.to(device))
+            infos.append(tracker.info)
         means.append(belief.mean)
         covariances.append(belief.covariance)
         evidence.append(belief.log_evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,9 @@ class Scenario:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Scenario | FlowStudy:
-        """The ``SCENARIO`` of a Python file, loaded by its path.
+        """The ``SCENARIO`` of a Python file, loaded by its path, as if the file were run.
+
+        The file may import its neighbours, and define dataclasses and whatever else looks itself up in ``sys.modules``.
 
         Raises:
             InputError: no such file, it fails to run, or it defines no SCENARIO.
@@ -111,11 +114,20 @@ class Scenario:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        folder = str(file.resolve().parent)
+        sys.modules[spec.name] = module
+        sys.path.insert(0, folder)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except BaseException as error:
+            sys.modules.pop(spec.name, None)
+            if not isinstance(error, Exception):
+                raise
             first_line = (str(error).splitlines() or [""])[0]
             raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}") from error
+        finally:
+            if folder in sys.path:
+                sys.path.remove(folder)
         scenario = getattr(module, "SCENARIO", None)
         if not isinstance(scenario, Scenario | FlowStudy):
             raise InputError(f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...) or FlowStudy(...).")

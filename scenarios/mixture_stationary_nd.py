@@ -1,9 +1,9 @@
 """Convergence to a Gaussian mixture: V = -log pi for a mixture pi of unit Gaussians, from N(0, 16 I), at t = 4.
 
-The setting of Mokrov et al. (NeurIPS 2021, figures 2 and 4): means uniform in the cube [-5, 5]^d ([-3, 3]^32), 5 to
-10 of them. The modes hardly exchange mass by t = 4, so the exact law itself still differs from pi: each mode keeps what the
-prior's flow sent to it. That floor depends on the draw of the means and is above the figures asked of us for most draws
-(it averages 0.05 nats over seeds 0 to 4 in two dimensions); we take the draw of least floor among a few, and print it.
+The setting of Mokrov et al. (NeurIPS 2021, figures 2 and 4): 5 to 10 means uniform in the cube [-5, 5]^d ([-3, 3]^32).
+The modes hardly exchange mass by t = 4, so the exact law itself still differs from pi: each mode keeps what the prior's
+flow sent to it. That floor depends on the draw of the means and is above the figures asked of us for most draws (it
+averages 0.05 nats over seeds 0 to 4 in two dimensions); we take the draw of least floor among a few.
 """
 
 import torch

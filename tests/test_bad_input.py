@@ -165,7 +165,7 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "jko-model": ("model", lambda: jf.JKOFilter(jf.DoubleWell(1))),
     "jko-2d": ("model", lambda: jf.JKOFilter(_model(2))),
     "jko-2d-quantile": ("transport", lambda: jf.JKOFilter(_model(2), transport="quantile")),
-    "grid-2d": ("model", lambda: jf.GridFilter(_model(2))),
+    "grid-3d": ("model", lambda: jf.GridFilter(_model(3))),
     "grid-model": ("model", lambda: jf.GridFilter(jf.DoubleWell(1))),
     "grid-bounds": ("bounds", lambda: jf.GridFilter(_model(), bounds=(1.0, -1.0))),
     "grid-cells": ("cells", lambda: jf.GridFilter(_model(), cells=0)),

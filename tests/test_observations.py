@@ -164,3 +164,23 @@ def test_every_sensor_is_an_observation_model(name: str) -> None:
 def test_poisson_refuses_what_is_no_count(count: float) -> None:
     with pytest.raises(InputError, match=r"^y must hold whole counts"):
         jf.Poisson(torch.exp).log_likelihood(torch.tensor([count]), _x(3, 1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("length", [0, 1, 4, 5])
+def test_reading_of_the_wrong_length_is_refused_not_broadcast(name: str, length: int) -> None:
+    with pytest.raises(InputError, match=r"^y must hold [23] components"):
+        MODELS[name].log_likelihood(torch.ones(length).double(), _x(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("function", jf.StudentT(lambda x: x[:, 0], 1.0, 3.0)),
+        ("rate", jf.Poisson(lambda x: x[:, 0].exp())),
+        ("scale", jf.StudentT(_curve, [0.5, 1.0], 3.5)),
+    ],
+)
+def test_functions_and_scales_that_do_not_fit_are_refused(name: str, model: jf.ObservationModel) -> None:
+    with pytest.raises(InputError, match=rf"^{name} must "):
+        model.log_likelihood(torch.ones(3).double(), _x(3, 2))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 import jkofilter as jf
+from jkofilter.beliefs.base import Belief
 from jkofilter.benchmark import run_scenario
 from jkofilter.cli import main, parse_seeds
+from jkofilter.filters.base import Runnable
 from jkofilter.report import summarise
 
 ROOT = Path(__file__).parent.parent
@@ -117,6 +120,41 @@ def test_broken_scenario_files(text: str, says: str, tmp_path: Path, capsys: pyt
     assert err.count("\n") == 1
 
 
+NEIGHBOURLY = """
+from __future__ import annotations
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+from neighbour_of_a_scenario import READINGS
+
+@dataclass
+class Settings:
+    count: ClassVar[int] = 1
+    _: KW_ONLY
+    times: tuple[float, ...] = READINGS
+"""
+
+
+def test_loading_by_path_is_like_running_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours are imported, and dataclasses with annotations of the new kind find the module they are in."""
+    monkeypatch.delitem(sys.modules, "neighbour_of_a_scenario", raising=False)
+    (tmp_path / "neighbour_of_a_scenario.py").write_text("READINGS = (0.5, 1.0)")
+    file, before = tmp_path / "neighbourly.py", list(sys.path)
+    file.write_text(NEIGHBOURLY + SMALL.replace("times=[0.5, 1.0]", "times=Settings().times"))
+    assert jf.Scenario.load(file).times.tolist() == [0.5, 1.0]
+    assert sys.modules.pop("scenario_neighbourly").Settings.count == 1
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "raise KeyboardInterrupt"])
+def test_a_file_that_fails_leaves_nothing_behind(text: str, tmp_path: Path) -> None:
+    file, before = tmp_path / "failing.py", list(sys.path)
+    file.write_text(text)
+    with pytest.raises((jf.InputError, KeyboardInterrupt)):
+        jf.Scenario.load(file)
+    assert "scenario_failing" not in sys.modules
+    assert sys.path == before
+
+
 def test_version_and_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert run(capsys, "--version")[1].strip() == jf.__version__
@@ -152,6 +190,64 @@ def test_a_failing_filter_is_recorded_and_the_rest_go_on(small: Path) -> None:
     assert records.loc["jko", "status"] == "ok"
     assert "likelihood is zero" in records.loc["blind", "status"]
     assert summarise(run_scenario(scenario)).loc["blind", "failed"] == 1
+
+
+def _scenario_of(filter: object, small: Path) -> jf.Scenario:
+    return jf.Scenario(
+        name="shaky",
+        model=jf.Scenario.load(small).model,
+        times=[0.5, 1.0],
+        substep=0.05,
+        filters={"shaky": lambda model: filter, "kalman": jf.KalmanFilter},
+        reference="kalman",
+    )
+
+
+def test_a_filter_that_refuses_its_input_while_running_is_recorded(small: Path) -> None:
+    good = jf.Scenario.load(small).model
+    spiky = torch.distributions.Independent(torch.distributions.Gamma(torch.tensor([0.1]).double(), 1.0), 1)
+    filter = jf.JKOFilter(jf.StateSpaceModel(spiky, good.sde, good.observation))
+    benchmark = run_scenario(_scenario_of(filter, small))
+    records = benchmark.records.set_index("filter")
+    assert records.loc["shaky", "status"].startswith("prior ")
+    assert records.loc["kalman", "status"] == "ok"
+    assert benchmark.first.film == ()
+
+
+@dataclass(frozen=True)
+class Shaky(Runnable):
+    """A Kalman filter that fails in predictions of just over a half at ``run``, and in short ones at ``film``."""
+
+    inner: jf.KalmanFilter
+    fails: str
+    reports: bool
+
+    @property
+    def model(self) -> jf.StateSpaceModel:
+        return self.inner.model
+
+    def init(self, generator: torch.Generator) -> Belief:
+        return self.inner.init(generator)
+
+    def predict(self, belief: Belief, duration: float, generator: torch.Generator) -> tuple[Belief, jf.StepInfo]:
+        if (duration > 0.4) == (self.fails == "run"):
+            if self.reports:
+                return belief, jf.StepInfo(status="stumbled.")
+            raise jf.FilterError("stumbled.")
+        return self.inner.predict(belief, duration, generator)
+
+    def update(self, belief: Belief, y: torch.Tensor, generator: torch.Generator) -> tuple[Belief, jf.StepInfo]:
+        return self.inner.update(belief, y, generator)
+
+
+@pytest.mark.parametrize("reports", [True, False])
+@pytest.mark.parametrize("fails", ["run", "film"])
+def test_steps_that_fail_are_recorded_and_leave_no_film(fails: str, reports: bool, small: Path) -> None:
+    filter = Shaky(jf.KalmanFilter(jf.Scenario.load(small).model), fails, reports)
+    benchmark = run_scenario(_scenario_of(filter, small))
+    assert benchmark.records.set_index("filter").loc["shaky", "status"] == ("stumbled." if fails == "run" else "ok")
+    if fails == "film" or not reports:
+        assert benchmark.first.film == ()
 
 
 def test_scenario_refuses_what_does_not_fit(small: Path) -> None:

@@ -1,6 +1,7 @@
 """Filters, one a file, behind one protocol."""
 
-from jkofilter.filters.base import Filter, StepInfo
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.filters.base import Filter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
 from jkofilter.filters.grid import GridFilter
 from jkofilter.filters.jko import JKOFilter

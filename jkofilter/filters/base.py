@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.series import ObservationSeries
 from jkofilter.models.state_space import StateSpaceModel
@@ -18,25 +17,6 @@ if TYPE_CHECKING:
     from jkofilter.run import FilterResult, Tracker
 
 B = TypeVar("B", bound=Belief)
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What one predict or update did.
-
-    Attributes:
-        status: "ok", "skipped" (nothing to do: zero duration or a missing reading), or what went wrong.
-        log_evidence: increment of the log evidence, nats; zero for predict.
-        seconds: wall clock.
-        ess: effective sample size after weighting, before resampling, if the filter has particles.
-        details: whatever else applies, by name (steps, halvings, newton_iterations, resampled, ...).
-    """
-
-    status: str = "ok"
-    log_evidence: float = 0.0
-    seconds: float = 0.0
-    ess: float | None = None
-    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -111,10 +91,14 @@ def checked_duration(duration: float) -> float:
 def checked_reading(y: Tensor, model: StateSpaceModel) -> Tensor | None:
     """The reading as a vector (p,), or None when every component is missing.
 
+    Args:
+        y: (p,); a number for p = 1.
+        model: gives dtype and device; its observation model checks the length.
+
     Raises:
-        InputError: not a vector, or infinite.
+        InputError: not numbers, empty, or infinite.
     """
-    reading = torch.as_tensor(y, dtype=model.dtype, device=model.device).reshape(-1)
+    reading = as_reading(y, model)
     if reading.numel() == 0:
         raise InputError("y must hold at least one component.")
     if torch.isinf(reading).any():
@@ -122,19 +106,45 @@ def checked_reading(y: Tensor, model: StateSpaceModel) -> Tensor | None:
     return None if torch.isnan(reading).all() else reading
 
 
+def as_reading(y: Any, model: StateSpaceModel) -> Tensor:
+    """``y`` as a vector in the model's dtype, on its device.
+
+    Raises:
+        InputError: not numbers.
+    """
+    try:
+        return torch.as_tensor(y, dtype=model.dtype, device=model.device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"y must be a number or numbers, NaN where one is missing, got {type(y).__name__}.") from error
+
+
 def checked_log_likelihood(model: StateSpaceModel, y: Tensor, x: Tensor, time: float) -> Tensor:
-    """log p(y | x) at every point, free of NaN and +inf, and not all -inf.
+    """log p(y | x) at all points of a belief, free of NaN and +inf, and not all -inf.
 
     Raises:
         FilterError: the likelihood is NaN or infinite somewhere, or zero everywhere; names the time and the reading.
     """
-    value = model.log_likelihood(y, x)
-    where = f"at time {time:g} for reading {y.tolist()}"
-    if torch.isnan(value).any() or (value == float("inf")).any():
-        raise FilterError(f"log_likelihood is NaN or infinite {where}; check the observation model.")
+    value = log_likelihood_without_nan(model, y, x, time)
     if (value == -float("inf")).all():
-        raise FilterError(f"the likelihood is zero at every point of the belief {where}.")
+        raise FilterError(f"the likelihood is zero at every point of the belief {occasion(y, time)}.")
     return value
+
+
+def log_likelihood_without_nan(model: StateSpaceModel, y: Tensor, x: Tensor, time: float) -> Tensor:
+    """log p(y | x) at some points, free of NaN and +inf; it may well be -inf at all of them.
+
+    Raises:
+        FilterError: the likelihood is NaN or infinite somewhere; names the time and the reading.
+    """
+    value = model.log_likelihood(y, x)
+    if torch.isnan(value).any() or (value == float("inf")).any():
+        raise FilterError(f"log_likelihood is NaN or infinite {occasion(y, time)}; check the observation model.")
+    return value
+
+
+def occasion(y: Tensor, time: float) -> str:
+    """When and for which reading something went wrong, for the message."""
+    return f"at time {time:g} for reading {y.tolist()}"
 
 
 def require_finite_potential(model: StateSpaceModel, x: Tensor) -> None:

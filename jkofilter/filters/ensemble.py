@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import Runnable, StepInfo, checked_belief, checked_duration, checked_reading
+from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised

@@ -17,15 +17,9 @@ from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import (
-    Runnable,
-    StepInfo,
-    checked_belief,
-    checked_duration,
-    checked_log_likelihood,
-    checked_reading,
-)
+from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time as clock
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,20 +14,23 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import (
     Runnable,
-    StepInfo,
     checked_belief,
     checked_duration,
     checked_log_likelihood,
     checked_reading,
+    log_likelihood_without_nan,
+    occasion,
     require_finite_potential,
 )
-from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.quantile_flow import (
+    MAX_MASS_DEFECT,
     SCHEMES,
     FlowSettings,
     FlowStats,
@@ -47,7 +51,8 @@ class JKOFilter(Runnable):
     Attributes:
         model: what is tracked.
         step: longest time step, in the SDE's unit of time; shorter ones are taken where ``tolerance`` asks.
-        scheme: "sdirk2" (second order, L-stable), "bdf2" (second order), or "implicit-euler" (the classical JKO step).
+        scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable), "bdf2" (second order), or
+            "implicit-euler" (the classical JKO step).
         transport: "auto" or "quantile".
         nodes: how many nodes carry the density.
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
@@ -90,28 +95,19 @@ class JKOFilter(Runnable):
         """The prior on adapted nodes.
 
         Raises:
-            InputError: the prior's log density is NaN, or zero all around its mean.
+            InputError: the prior's log density is NaN, zero all around its mean, or not for these nodes to carry.
         """
-        prior, support = self.model.prior, self.model.prior.support
-        if support is None:
-            raise InputError("prior must have a support; set that property of the distribution.")
         centre, scale = _location(self.model)
         start = centre + scale * PRIOR_REACH * np.sinh(np.linspace(-6, 6, 1601)) / math.sinh(6)
-
-        def log_density(x: Array) -> Array:
-            points = self._points(x)
-            inside = support.check(points)
-            value = torch.full((x.size,), -torch.inf, dtype=points.dtype, device=points.device)
-            if inside.any():
-                value[inside] = prior.log_prob(points[inside])
-            if torch.isnan(value).any():
-                raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
-            return _array(value)
-
         try:
-            density, _ = normalised(*adapt(log_density, start, self.nodes, passes=3))
+            density, log_total = normalised(*adapt(self._log_prior, start, self.nodes, passes=3))
         except FloatingPointError as error:
-            raise InputError("prior has zero density all around its mean; give one that can be evaluated.") from error
+            raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
+        if not abs(log_total) < MAX_MASS_DEFECT:
+            raise InputError(
+                f"prior comes out with log mass {log_total:.3g}, not 0, on {self.nodes} nodes; give more nodes, or a "
+                "normalised prior without such sharp edges, singularities or long tails."
+            )
         core = density.x[density.log_density > density.log_density.max() - PRIOR_CORE]
         require_finite_potential(self.model, self._points(core))
         return self._belief(density, 0.0, 0.0)
@@ -141,7 +137,7 @@ class JKOFilter(Runnable):
         """The law given a reading, on nodes adapted to it.
 
         Raises:
-            FilterError: the likelihood is NaN, or zero everywhere (``on_failure="raise"``).
+            FilterError: the likelihood is NaN, zero everywhere, or too sharp (``on_failure="raise"``).
         """
         now = checked_belief(belief, QuantileBelief)
         reading = checked_reading(y, self.model)
@@ -152,17 +148,37 @@ class JKOFilter(Runnable):
         prior = before.evaluator()
 
         def log_posterior(x: Array) -> Array:
-            likelihood = checked_log_likelihood(self.model, reading, self._points(x), now.time)
-            return prior(x) + _array(likelihood)
+            return prior(x) + _array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
 
         try:
-            density, increment = normalised(*adapt(log_posterior, before.x, self.nodes, passes=2))
+            # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
+            checked_log_likelihood(self.model, reading, self._points(before.x), now.time)
+            density, increment = _bayes(log_posterior, before.x, self.nodes, occasion(reading, now.time))
         except FilterError as error:
             if self.on_failure == "raise":
                 raise
             return now, StepInfo(status=str(error), seconds=clock.perf_counter() - start)
         after = self._belief(density, now.time, now.log_evidence + increment)
         return after, StepInfo(log_evidence=increment, seconds=clock.perf_counter() - start)
+
+    def _log_prior(self, x: Array) -> Array:
+        """Log density of the prior, minus infinity outside its support."""
+        prior, points = self.model.prior, self._points(x)
+        # NotImplementedError is how torch says that a distribution has none.
+        try:
+            support = prior.support
+        except NotImplementedError:
+            support = None
+        if support is None:
+            raise InputError("prior must have a support; set that property of the distribution.")
+        # constraints.real takes a state for d numbers, constraints.real_vector for one.
+        inside = support.check(points).reshape(x.size, -1).all(-1)
+        value = torch.full((x.size,), -torch.inf, dtype=points.dtype, device=points.device)
+        if inside.any():
+            value[inside] = prior.log_prob(points[inside])
+        if torch.isnan(value).any():
+            raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
+        return _array(value)
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
@@ -184,9 +200,29 @@ def _density(belief: QuantileBelief) -> QuantileDensity:
     return QuantileDensity(_array(belief.nodes), _array(belief.log_density))
 
 
+def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:
+    """The normalised posterior and the log evidence.
+
+    Raises:
+        FilterError: the posterior is too narrow.
+    """
+    try:
+        density, increment = normalised(*adapt(log_posterior, x, nodes, passes=2))
+    except FloatingPointError as error:
+        raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
+    if not math.isfinite(increment):
+        raise FilterError(f"the posterior has no finite mass {where}; check log_likelihood.")
+    return density, increment
+
+
 def _location(model: StateSpaceModel) -> tuple[float, float]:
-    """Mean and standard deviation of the prior."""
-    centre, scale = float(model.prior.mean), float(model.prior.stddev)
+    """Mean and standard deviation of the prior; median and quartile range of draws where it does not know them."""
+    try:
+        centre, scale = float(model.prior.mean), float(model.prior.stddev)
+    except NotImplementedError:
+        draws = sample_prior(model.prior, 1001, torch.Generator().manual_seed(0)).double().cpu()
+        low, middle, high = torch.quantile(draws, draws.new_tensor([0.25, 0.5, 0.75])).tolist()
+        centre, scale = middle, max(high - low, 1e-12)
     if not (math.isfinite(centre) and math.isfinite(scale)):
         raise InputError("prior must have a finite mean and variance for the quantile transport; cut off its tails.")
     return centre, scale

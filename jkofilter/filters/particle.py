@@ -10,19 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import (
-    Runnable,
-    StepInfo,
-    checked_belief,
-    checked_duration,
-    checked_log_likelihood,
-    checked_reading,
-)
+from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.resampling import checked_scheme, resample
-from jkofilter.numerics.weights import effective_sample_size, normalise_log_weights
+from jkofilter.numerics.weights import normalise_log_weights
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ class ParticleFilter(Runnable):
             now.time + duration, x, log_weights, now.log_evidence, kernel_means, sde.variance_rate() * lag
         )
         details = {"resampled": float(resampled)}
-        return after, StepInfo(seconds=perf_counter() - start, ess=effective_sample_size(log_weights), details=details)
+        return after, StepInfo(seconds=perf_counter() - start, details=details)
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Multiply the weights by the likelihood; the evidence increment is the log of their sum.

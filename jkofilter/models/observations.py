@@ -35,6 +35,21 @@ def _normal(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
+def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
+    """``y`` in the type of ``output`` (n, p), what the function called ``name`` made of ``x``, once they fit together.
+
+    Without this a reading of one component would be broadcast over the p coordinates, and one of n over the points.
+
+    Raises:
+        InputError: the output is no (n, p), or ``y`` has another length than p.
+    """
+    if output.ndim != 2 or output.shape[0] != x.shape[0]:
+        raise InputError(f"{name} must map (n, d) to (n, p), but {tuple(x.shape)} gave {tuple(output.shape)}.")
+    if y.shape != output.shape[1:]:
+        raise InputError(f"y must hold {output.shape[1]} components for this observation model, got {tuple(y.shape)}.")
+    return y.to(output)
+
+
 def _gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
     present = ~torch.isnan(y)
@@ -134,12 +149,20 @@ class StudentT:
         self.degrees_of_freedom = float(degrees_of_freedom)
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
-        """Sum of the Student-t log densities of the components that are present."""
+        """Sum of the Student-t log densities of the components that are present.
+
+        Raises:
+            InputError: ``y``, ``function`` and ``scale`` disagree on p.
+        """
         nu, scale = self.degrees_of_freedom, self.scale.to(x)
-        z = (y.to(x) - self.function(x)) / scale
+        centre = self.function(x)
+        y = _matched(y, centre, x, "function")
+        if scale.shape[0] not in (1, y.shape[0]):
+            raise InputError(f"scale must be a scalar or hold {y.shape[0]} components, got {scale.shape[0]}.")
+        z = (y - centre) / scale
         constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
         terms = constant - scale.log() - (nu + 1) / 2 * torch.log1p(z.square() / nu)
-        return torch.where(torch.isnan(y.to(x)), 0.0, terms).sum(-1)
+        return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + scale * t, t as a normal over the root of an independent chi-square / nu."""
@@ -164,13 +187,13 @@ class Poisson:
         """Sum of y log(rate) - rate - log(y!) over the components that are present.
 
         Raises:
-            InputError: a count is negative or not whole.
+            InputError: a count is negative or not whole, or ``y`` has another length than the rates.
         """
-        y = y.to(x)
+        rate = self.rate(x)
+        y = _matched(y, rate, x, "rate")
         count = torch.nan_to_num(y, nan=0.0)
         if (count < 0).any() or (count != count.round()).any():
             raise InputError(f"y must hold whole counts of zero or more for Poisson, got {y.tolist()}.")
-        rate = self.rate(x)
         terms = torch.xlogy(count, rate) - rate - torch.lgamma(count + 1)
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
@@ -183,8 +206,12 @@ class StochasticVolatility:
     """y ~ N(0, exp(x)) per coordinate: the state is the log variance of the reading (p = d)."""
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
-        """Sum of log N(y_i; 0, exp(x_i)) over the components that are present."""
-        y = y.to(x)
+        """Sum of log N(y_i; 0, exp(x_i)) over the components that are present.
+
+        Raises:
+            InputError: ``y`` has another length than the state.
+        """
+        y = _matched(y, x, x, "x")
         terms = -0.5 * (math.log(2 * math.pi) + x + y.square() * torch.exp(-x))
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 

@@ -61,17 +61,16 @@ class StateSpaceModel:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Floating type of the prior's parameters."""
+        """Floating type of the prior's draws."""
         return self._example().dtype
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the prior's parameters live."""
+        """Where the prior's draws live."""
         return self._example().device
 
     def _example(self) -> Tensor:
-        mean = self.prior.mean
-        return mean if isinstance(mean, Tensor) else torch.zeros(self.dim, dtype=torch.float64)
+        return sample_prior(self.prior, 1, torch.Generator().manual_seed(0))
 
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
         """log p(y | x) with its shape checked, (n,).
@@ -89,11 +88,15 @@ class StateSpaceModel:
 def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:
     """``n`` draws of ``prior``, (n, d), from an explicit generator.
 
-    torch.distributions draws from the global generator only, so its state is set for the draw and put back.
+    torch.distributions draws from the global generators only, so their states are set for the draw and put back. A
+    prior on a GPU, whose generator that is only its draws tell, has initialised CUDA; else CUDA is left alone.
     """
-    with torch.random.fork_rng(devices=[]):
-        seed = int(torch.randint(2**62, (1,), generator=generator).item())
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
+        if gpus:
+            torch.cuda.manual_seed_all(seed)
         return prior.sample(torch.Size([n])).detach()
 
 

@@ -6,10 +6,11 @@ Everything here works on log densities, so that tails of mass 1e-80 keep their s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
 
 from jkofilter._typing import Array
 from jkofilter.numerics.differences import first_difference
@@ -23,7 +24,7 @@ TROUGH = 60.0
 _TROUGH_SOFTNESS = 4.0
 
 _CORE = 5.0
-"""Nats below the maximum down to which a kink is looked for."""
+"""Nats below the maximum that hold nearly all mass: where a kink is looked for, and what an edge is narrow against."""
 
 _SHARES = ((0.45, 0.25), (0.25, 0.04), (0.30, 0.0))
 """(share of the nodes, power of the density they follow): the core, the tails to 1e-40, the rest evenly."""
@@ -31,8 +32,13 @@ _SHARES = ((0.45, 0.25), (0.25, 0.04), (0.30, 0.0))
 _MAX_REACH = 1e4
 """How many times its first length a mesh may grow: the tails of a heavy-tailed prior are cut there."""
 
+_ROUNDING = 1024.0
+"""Least node spacing in units of the last place: second differences of the nodes need three digits."""
+
+_TOO_NARROW = "the density is too narrow for nodes in double precision"
+
 _EDGE_FRACTION = 0.005
-"""Width over which a hard edge is smoothed, as a fraction of the support."""
+"""Width over which a hard edge is smoothed, as a fraction of the core of the law."""
 
 
 def node_density(log_density: Array, widths: Array) -> Array:
@@ -122,47 +128,79 @@ def fill_zeros(x: Array, log_density: Array) -> Array:
     return np.where(finite, log_density, shoulder)
 
 
-def _edges(log_density: Callable[[Array], Array], x: Array) -> list[tuple[float, float, float]]:
-    """Where the support begins and ends: position, +1 if the support lies above it else -1, log density just inside."""
-    value = log_density(x)
-    finite = np.isfinite(value)
-    starts = np.flatnonzero(finite[1:] != finite[:-1])
-    inside, outside = (
-        np.where(finite[starts], x[starts], x[starts + 1]),
-        np.where(finite[starts], x[starts + 1], x[starts]),
-    )
-    for _ in range(50):
+class _Piece(NamedTuple):
+    """An interval on which a density is positive.
+
+    Attributes:
+        low: its lower edge, or minus infinity where there is none.
+        high: its upper edge, or infinity.
+        width: over which the edges are smoothed.
+    """
+
+    low: float
+    high: float
+    width: float
+
+    def into(self, points: Array) -> tuple[Array, Array]:
+        """An increasing map of the whole line into the piece, and the log of its derivative."""
+        image, log_slope = points, np.zeros_like(points)
+        for edge, sign in ((self.low, 1.0), (self.high, -1.0)):
+            if np.isfinite(edge):
+                beyond = sign * (edge - points) / self.width
+                # The integral of the normal distribution function: zero far inside, ``beyond`` far outside.
+                ramp = beyond * ndtr(beyond) + np.exp(-0.5 * beyond * beyond) / np.sqrt(2.0 * np.pi)
+                image, log_slope = image + sign * self.width * ramp, log_slope + log_ndtr(-beyond)
+        # Rounding may put an image beyond the edge.
+        return np.clip(image, self.low, self.high), log_slope
+
+
+def _edge(log_density: Callable[[Array], Array], inside: float, outside: float) -> float:
+    """The last point with a finite log density on the way from ``inside`` to ``outside``, by bisection."""
+    for _ in range(60):
         middle = 0.5 * (inside + outside)
-        kept = np.isfinite(log_density(middle))
-        inside, outside = np.where(kept, middle, inside), np.where(kept, outside, middle)
-    levels = log_density(inside)
-    signs = np.where(inside > outside, 1.0, -1.0)
-    return [(float(p), float(sign), float(level)) for p, sign, level in zip(inside, signs, levels, strict=True)]
+        if np.isfinite(log_density(np.array([middle]))[0]):
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def _pieces(log_density: Callable[[Array], Array], x: Array) -> list[_Piece]:
+    """The intervals on which the density is positive, as far as ``x`` can tell."""
+    value = log_density(x)
+    flips = np.diff(np.isfinite(value).astype(int), prepend=0, append=0)
+    pieces = []
+    for start, stop in zip(np.flatnonzero(flips > 0), np.flatnonzero(flips < 0), strict=True):
+        low = -np.inf if start == 0 else _edge(log_density, x[start], x[start - 1])
+        high = np.inf if stop == x.size else _edge(log_density, x[stop - 1], x[stop])
+        core = start + np.flatnonzero(value[start:stop] >= value[start:stop].max() - _CORE)
+        # One node further on either side, so that a single one has a length.
+        first, last = x[max(core[0] - 1, 0)], x[min(core[-1] + 1, x.size - 1)]
+        width = _EDGE_FRACTION * float(min(high, last) - max(low, first))
+        # A single point has no mass.
+        if width > 0.0:
+            pieces.append(_Piece(low, high, width))
+    return pieces
 
 
 def without_edges(log_density: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
     """``log_density`` with the hard edges of its support, where it falls to zero between two of ``x``, made soft.
 
-    A hard edge has no log density to differentiate. It is replaced by a Gaussian distribution function centred on it,
-    a two-hundredth of the support wide, which moves mass from one side to the other and makes none.
+    A hard edge has no log density to differentiate. Its law is carried over the edge by the inverse of a smooth map of
+    the line into the support, which is the identity but for a neighbourhood of the edge a two-hundredth of the core of
+    the law wide. That makes no mass and loses none, whether the density jumps, vanishes or is infinite at the edge.
     """
     finite = np.isfinite(log_density(x))
     if finite.all() or not finite.any():
         return log_density
-    edges = _edges(log_density, x)
-    known = x[finite]
-    width = _EDGE_FRACTION * max(known[-1] - known[0], float(np.diff(x).min()))
+    pieces = _pieces(log_density, x)
 
     def softened(points: Array) -> Array:
-        value = log_density(points)
-        inside = np.isfinite(value)
-        outside = np.full_like(value, -np.inf)
-        for position, sign, level in edges:
-            depth = sign * (points - position) / width
-            ramp = log_ndtr(depth)
-            value = value + np.where(inside & (depth > 0.0), ramp, 0.0)
-            outside = np.maximum(outside, np.where(depth <= 0.0, level + ramp, -np.inf))
-        return np.where(inside, value, outside)
+        total = np.full_like(points, -np.inf)
+        for piece in pieces:
+            image, log_slope = piece.into(points)
+            total = np.logaddexp(total, log_density(image) + log_slope)
+        return total
 
     return softened
 
@@ -211,8 +249,11 @@ def place_nodes(x: Array, log_density: Array, n: int, limit: float = np.inf) -> 
 
     Returns:
         Increasing nodes, (n,), smooth in their index.
+
+    Raises:
+        FloatingPointError: the density is too narrow for nodes in double precision.
     """
-    keep = np.flatnonzero(log_density > log_density.max() - DEPTH)
+    keep = np.flatnonzero(log_density >= log_density.max() - DEPTH)
     window = slice(max(keep[0] - 4, 0), min(keep[-1] + 5, x.shape[0]))
     if window.stop - window.start >= 16:
         x, log_density = x[window], log_density[window]
@@ -222,11 +263,15 @@ def place_nodes(x: Array, log_density: Array, n: int, limit: float = np.inf) -> 
     for upper in (False, True):
         if x[-1] - x[0] < limit:
             x, log_density = _extended(x, log_density, upper)
+    if not np.all(np.diff(x) > 0):
+        raise FloatingPointError(_TOO_NARROW)
     widths = np.gradient(x)
     density = node_density(log_density, widths)
     cumulative = CubicSpline(x, density).antiderivative()(x)
     if not np.all(np.diff(cumulative) > 0):
         cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
+    if not np.all(np.diff(cumulative) > 0):
+        raise FloatingPointError(_TOO_NARROW)
     targets = np.linspace(cumulative[0], cumulative[-1], n)
     nodes = CubicSpline(cumulative, x)(targets)
     if not np.all(np.diff(nodes) > 0) or not np.all(first_difference(nodes) > 0):
@@ -250,7 +295,7 @@ def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) 
         Nodes and log density there, (n,) each.
 
     Raises:
-        FloatingPointError: the density is zero at every node tried.
+        FloatingPointError: the density is zero at every node tried, or too narrow for nodes in double precision.
     """
     before, edged = np.inf, False
     limit = _MAX_REACH * (x[-1] - x[0])
@@ -267,4 +312,6 @@ def adapt(log_density: Callable[[Array], Array], x: Array, n: int, passes: int) 
             break
         before = value.max()
         x = place_nodes(x, value, n, limit)
+    if not (first_difference(x) > 0.0).all() or not (np.diff(x) > _ROUNDING * np.spacing(np.abs(x[1:]))).all():
+        raise FloatingPointError(_TOO_NARROW)
     return x, value
