@@ -39,6 +39,7 @@ from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
 from jkofilter.transport.belief import TransportBelief
 from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.flow import JKOFlow
+from jkofilter.transport.icnn import ICNN
 from jkofilter.transport.icnn_engine import ICNNEngine
 from jkofilter.transport.solve import solve_jko
 
@@ -60,6 +61,7 @@ __all__ = [
     "GridBelief2D",
     "GridFilter",
     "InputError",
+    "ICNN",
     "ICNNEngine",
     "JKOFilter",
     "JKOFlow",

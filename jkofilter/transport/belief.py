@@ -69,15 +69,16 @@ class TransportBelief:
         return torch.cat(parts) if parts else points.new_zeros(0)
 
     def _log_prob(self, x: Points) -> Scalars:
-        total = x.new_zeros(x.shape[0])
+        total = x.new_full((x.shape[0],), -torch.inf)
         finite = torch.isfinite(x).all(-1)
         base = x[finite]
+        if base.shape[0] == 0:
+            return total
         lost = base.new_zeros(base.shape[0])
         for psi in reversed(self.maps):
             base, log_det = inverse(psi, base)
             lost = lost + log_det
         total[finite] = self.prior.log_prob(base).detach() - lost
-        total[~finite] = -torch.inf
         return total
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
@@ -96,8 +97,8 @@ class TransportBelief:
         return x, log_prob
 
     def _draws(self, n: int, generator: Generator | None) -> Points:
-        if not isinstance(n, int) or n < 0:
-            raise InputError(f"n must be an integer of zero or more, got {n!r}.")
+        if not isinstance(n, int) or n < 1:
+            raise InputError(f"n must be a positive integer, got {n!r}.")
         return sample_prior(self.prior, n, generator_or_default(generator, self.pool.x.device))
 
     def quantile(self, q: float, coordinate: int = 0) -> float:

@@ -21,7 +21,7 @@ CENTRED = 0.3
 DECREMENT = 5e-6
 """Newton decrement per dimension at which a solve stops, in units of the log determinant term. What is left then is
 mostly an exchange of curvature between ridges and Q that changes the map very little."""
-MAX_ITERATIONS = 60
+MAX_ITERATIONS = 40
 SMOOTHING = 1e-4
 """Weight of squared second differences of a ridge's coefficients, in units of the transport term: decides where next to
 no particles do, and counts like a share of 1e-4 of them."""

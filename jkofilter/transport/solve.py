@@ -24,8 +24,11 @@ from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.icnn_engine import ICNNEngine
 from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepper
 
-HALVINGS = 12
+HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
+STALLED = 8
+STALL = 0.02
+"""A flow whose last STALLED steps together cover less than STALL of the step asked for is given up."""
 MIN_POOL = 64
 FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
@@ -163,6 +166,11 @@ class _Driver:
                 infos.append(_info(self.stepper.sde, step, seconds, halvings))
             state = taken[-1].state
             tau = min(tau, self.step)
+            if len(times) > STALLED and times[-1] - times[-1 - STALLED] < STALL * self.step:
+                raise FilterError(
+                    f"the flow stalls at time {state.time:g}: its last {STALLED} steps together cover less than "
+                    f"{STALL:g} of a step; check that the potential confines the law and is smooth where it has mass."
+                )
         if maps:
             times[-1] = float(self.duration)
         return times, maps, infos
