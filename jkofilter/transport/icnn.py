@@ -57,11 +57,14 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class _Trace:
-    """A forward pass: pre-activations (n, w), their Jacobians (n, w, d), and those of the skips alone."""
+    """A forward pass: pre-activations (n, w), their Jacobians (w, n, d), and the skips' projections (n, w, r).
+
+    Units come first in the Jacobians, so that a layer's weights act on all particles in one matrix product.
+    """
 
     u: list[Tensor]
     jacobian: list[Tensor]
-    direct: list[Tensor]
+    projected: list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +102,19 @@ class ICNN:
         for layer in self.layers:
             width, rank, d = layer.skip.shape
             projected = (x @ layer.skip.reshape(-1, d).mT).reshape(-1, width, rank)
-            direct = layer.linear + (projected.unsqueeze(-1) * layer.skip).sum(-2)
             u = x @ layer.linear.mT + layer.bias + 0.5 * projected.square().sum(-1)
-            jacobian = direct
+            jacobian = layer.linear.unsqueeze(1).expand(-1, x.shape[0], -1)
+            for r in range(rank):
+                jacobian = torch.addcmul(jacobian, projected[:, :, r].mT.unsqueeze(-1), layer.skip[:, None, r])
             _, hidden = self._weights(layer)
             if hidden is not None:
                 below = trace.u[-1]
                 u = u + softplus(below) @ hidden.mT
-                jacobian = direct + hidden @ (below.sigmoid().unsqueeze(-1) * trace.jacobian[-1])
+                inner = below.sigmoid().mT.unsqueeze(-1) * trace.jacobian[-1]
+                jacobian = jacobian + (hidden @ inner.reshape(inner.shape[0], -1)).reshape(jacobian.shape)
             trace.u.append(u)
             trace.jacobian.append(jacobian)
-            trace.direct.append(direct)
+            trace.projected.append(projected)
         return trace
 
     def _backward(self, trace: _Trace) -> list[Tensor]:
@@ -145,13 +150,15 @@ class ICNN:
         trace = self._forward(x)
         quadratic = self.quadratic
         gradient, hessian = x @ quadratic + self.shift, quadratic
-        for layer, u, jacobian, direct, p in zip(
-            self.layers, trace.u, trace.jacobian, trace.direct, self._backward(trace), strict=True
+        for layer, u, jacobian, projected, p in zip(
+            self.layers, trace.u, trace.jacobian, trace.projected, self._backward(trace), strict=True
         ):
             slope = u.sigmoid()
             e = p * slope
-            gradient = gradient + (e.unsqueeze(1) @ direct).squeeze(1)
-            hessian = hessian + jacobian.mT @ ((p * slope * (1 - slope)).unsqueeze(-1) * jacobian)
+            quadratic_pull = (e.unsqueeze(-1) * projected).flatten(1) @ layer.skip.flatten(0, 1)
+            gradient = gradient + e @ layer.linear + quadratic_pull
+            turned = jacobian.permute(1, 2, 0)
+            hessian = hessian + (turned * (p * slope * (1 - slope)).unsqueeze(1)) @ turned.mT
             outer = layer.skip.mT @ layer.skip
             hessian = hessian + (e @ outer.reshape(outer.shape[0], -1)).reshape(-1, *outer.shape[1:])
         return gradient, hessian
