@@ -54,7 +54,7 @@ SCENARIO = jf.FlowStudy(
     name="mixture_stationary_nd",
     cases=[case(d) for d in COMPONENTS],
     methods={
-        "JKO ridge spline": jf.jko(0.2, transport=jf.RidgeEngine(directions=28), pool=3000),
+        "JKO ridge spline": jf.jko(0.2, transport=jf.RidgeEngine(directions=20), pool=2000),
         "particles + KDE": jf.particles(substep=5e-3),
     },
     published={4.0: PUBLISHED},

@@ -1,6 +1,6 @@
 """One training iteration of an input-convex network: its Hessian by recursion against d autograd passes.
 
-Run as ``python scenarios/icnn_iteration.py``; it is a timing, not a comparison of filters.
+Run as ``python tests/benchmark_icnn_iteration.py``; it is a timing, not a comparison of filters.
 """
 
 from collections.abc import Callable
