@@ -97,6 +97,9 @@ def report_study(study: FlowStudy, filters: str | None, seeds: str | None, out: 
 
         def advance(name: str, seed: int) -> None:
             progress.update(task, advance=1, description=f"{study.name}: {name}, seed {seed}")
+            # Studies take minutes: a log without a progress bar should show that they move.
+            if not console.is_terminal:
+                console.print(f"done: {name}, seed {seed}")
 
         outcome = run_study(study, names, seed_list, advance)
     console.print(f"[bold]{study.name}[/bold]: {study.description}")
