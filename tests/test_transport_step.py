@@ -1,19 +1,24 @@
 """One JKO step: the closed-form Gaussian step, the convex program, the control variate."""
 
+import math
+
+import oracles
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 import jkofilter as jf
 from jkofilter.errors import FilterError
 from jkofilter.transport.belief import prior_pool
-from jkofilter.transport.convex import log_det
+from jkofilter.transport.convex import Pushed, log_det, push
+from jkofilter.transport.dictionary import fit_velocity, proposed_directions, tempered_weights
 from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.icnn_engine import ICNNEngine
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
 from jkofilter.transport.ridge_fit import fit_ridge
+from jkofilter.transport.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 NETWORK = ICNNEngine(ridge=None, widths=(24, 24), iterations=400, batch=256)
@@ -126,3 +131,233 @@ def test_a_potential_that_is_nan_at_the_start_is_an_error_and_not_a_nan() -> Non
     problem = problem_on(potential, 0.1)
     with pytest.raises(FilterError, match="not finite"):
         fit_ridge(problem, RidgeSpline.identity(Ridges.spanning(problem.pool.x, EYE, 8)))
+
+
+# --- Gaussian steps in one to four dimensions ------------------------------------------------------------------------
+
+
+def normals(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def spd(d: int, seed: int) -> Tensor:
+    square = normals(d, d, seed=seed)
+    return square @ square.mT / d + 0.3 * torch.eye(d, dtype=torch.float64)
+
+
+def gaussian_map(s: Tensor, a: Tensor, tau: float, beta: float) -> Tensor:
+    """The step's matrix by another way than the formula: the positive root of S M T = ... along the geodesic.
+
+    T^-1 = M - (tau/beta) S'^-1 and S' = T S T give T M T - T - (tau/beta) S^-1 = 0, solved here by Newton on symmetric
+    matrices through the Kronecker form of its derivative.
+    """
+    eye = torch.eye(len(s), dtype=torch.float64)
+    m, right = eye + tau * a, tau / beta * torch.linalg.inv(s)
+    t = 2 * eye
+    for _ in range(60):
+        value = t @ m @ t - t - right
+        slope = torch.kron(eye, t @ m) + torch.kron((m @ t).mT.contiguous(), eye) - torch.eye(len(s) ** 2, dtype=torch.float64)
+        t = t - torch.linalg.solve(slope, value.mT.reshape(-1)).reshape(len(s), -1).mT
+    return t
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+@pytest.mark.parametrize("commuting", [True, False])
+def test_the_map_of_a_gaussian_step_solves_its_quadratic_equation(d: int, beta: float, commuting: bool) -> None:
+    precision = spd(d, d)
+    covariance = torch.linalg.matrix_exp(-precision) + precision if commuting else spd(d, d + 10)
+    prior = MultivariateNormal(torch.ones(d, dtype=torch.float64), covariance)
+    sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(d, dtype=torch.float64), precision), beta)
+    flow = jf.solve_jko(prior, sde, TAU, TAU, "implicit-euler", pool=512)
+    (psi,) = flow.maps
+    matrix = gaussian_map(covariance, precision, TAU, beta)
+    assert torch.linalg.eigvalsh(0.5 * (matrix + matrix.mT)).min() > 0
+    torch.testing.assert_close(psi.hessian(flow.base.x), matrix.expand(512, d, d), rtol=0, atol=1e-7)
+    after = matrix @ covariance @ matrix.mT
+    torch.testing.assert_close(flow.final.covariance, after, rtol=0, atol=1e-6)
+    mean = torch.linalg.solve(torch.eye(d, dtype=torch.float64) + TAU * precision, prior.mean)
+    torch.testing.assert_close(flow.final.mean, mean, rtol=0, atol=1e-7)
+    expected = MultivariateNormal(mean, 0.5 * (after + after.mT)).log_prob(flow.base.x)
+    torch.testing.assert_close(flow.final.log_prob(flow.base.x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_the_optimality_residual_vanishes_at_the_closed_form_and_nowhere_near(beta: float) -> None:
+    covariance, precision = spd(3, 1), spd(3, 2)
+    law = MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance)
+    x = normals(50, 3)
+    sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(3, dtype=torch.float64), precision), beta)
+    problem = StepProblem.start(sde, prior_pool(law, x), x, TAU)
+    matrix = gaussian_map(covariance, precision, TAU, beta)
+    for off in (0.0, 1e-3):
+        psi = RidgeSpline.affine((1 + off) * 0.5 * (matrix + matrix.mT), torch.zeros(3).double())
+        pushed, residual = problem.solved_by(psi)
+        if off:
+            assert residual.norm(dim=-1).mean() > 1e-3
+        else:
+            assert residual.abs().max() < 1e-9
+            law_after = MultivariateNormal(law.mean, matrix @ covariance @ matrix.mT)
+            torch.testing.assert_close(pushed.pool.log_prob, law_after.log_prob(pushed.pool.x), rtol=1e-9, atol=1e-9)
+
+
+def two_stages(law: tuple[float, float], tau: float, rest: tuple[float, float, float]) -> tuple[float, float]:
+    """SDIRK2 on mean and deviation: a stage's centre is affine too, so that each stage is a scalar step from it."""
+    gamma = 1 - 1 / math.sqrt(2)
+    middle = oracles.gaussian_jko_step(*law, *rest, gamma * tau)
+    shifted = [old + (1 - gamma) / gamma * (new - old) for old, new in zip(law, middle, strict=True)]
+    return oracles.gaussian_jko_step(*shifted, *rest, gamma * tau)
+
+
+@pytest.mark.parametrize("scheme", ["implicit-euler", "sdirk2", "bdf2"])
+def test_every_scheme_is_its_own_recursion_of_mean_and_deviation(scheme: str) -> None:
+    rest, tau = (1.3, 0.4, 1.7), 0.1
+    laws = [(-0.5, 0.8)]
+    for number in range(4):
+        if scheme == "implicit-euler":
+            laws.append(oracles.gaussian_jko_step(*laws[-1], *rest, tau))
+        elif scheme == "sdirk2" or number == 0:
+            laws.append(two_stages(laws[-1], tau, rest))
+        else:
+            centre = [(4 * now - before) / 3 for before, now in zip(*laws[-2:], strict=True)]
+            laws.append(oracles.gaussian_jko_step(*centre, *rest, 2 * tau / 3))
+    prior = Independent(Normal(*torch.tensor([[-0.5], [0.8]], dtype=torch.float64)), 1)
+    sde = jf.LangevinSDE(jf.Quadratic([0.4], [[1.3]]), 1.7)
+    flow = jf.solve_jko(prior, sde, 0.4, tau, scheme, pool=256)  # type: ignore[arg-type]
+    assert len(flow.maps) == 4
+    for time, (mean, deviation) in zip(flow.times, laws, strict=True):
+        assert flow.at(time).mean.item() == pytest.approx(mean, abs=1e-9)
+        assert flow.at(time).covariance.sqrt().item() == pytest.approx(deviation, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [60, 200])
+def test_refinements_drive_the_residual_of_a_gaussian_step_to_zero_on_few_particles(n: int) -> None:
+    covariance, precision = spd(3, 3), spd(3, 5)
+    law = MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance)
+    x = normals(n, 3) @ root(covariance)
+    sde = jf.LangevinSDE(jf.Quadratic(torch.ones(3, dtype=torch.float64), precision))
+    problem = StepProblem.start(sde, prior_pool(law, x), x, 0.2)
+    start = RidgeSpline.affine(torch.eye(3, dtype=torch.float64), torch.zeros(3).double())
+    sizes = []
+    for refinements in (0, 2, 8):
+        solved = RidgeEngine(refinements=refinements).solve(problem, start, generator())
+        sizes.append(solved.residual.square().sum(-1).mean().item())
+    assert sizes[1] < 1e-3 * sizes[0]
+    assert sizes[2] < 1e-16
+    matrix = gaussian_map(covariance, precision, 0.2, 1.0)
+    torch.testing.assert_close(solved.psi.hessian(x[:1])[0], matrix, rtol=0, atol=1e-8)
+
+
+# --- the problem -----------------------------------------------------------------------------------------------------
+
+
+def test_the_control_variate_has_mean_zero_for_every_field() -> None:
+    n = 40_000
+    problem = problem_on(jf.DoubleWell(2), 0.05, n)
+    start = RidgeSpline.identity(Ridges.spanning(problem.pool.x, EYE, 8))
+    bent = RidgeSpline(
+        start.quadratic, start.shift, start.ridges, start.coefficients * torch.linspace(0.2, 2.0, 7).double()
+    )
+    pushed = push(bent, problem.pool)
+    u = problem.pool.x[:, 0]
+    other = problem.pool.x[:, 1]
+    zero = torch.zeros_like(u)
+    # v = (sin u, u w), of which the second is no gradient, and its Jacobian by rows.
+    field = torch.stack((u.sin(), u * other), -1)
+    jacobian = torch.stack((torch.stack((u.cos(), zero), -1), torch.stack((other, u), -1)), -2)
+    around = problem.around(pushed)
+    assert around.inverse_jacobian is not None
+    terms = (around.inverse_jacobian @ jacobian).diagonal(dim1=-2, dim2=-1).sum(-1) + (around.score * field).sum(-1)
+    assert terms.mean().abs() < 4 * terms.std() / math.sqrt(n)
+    # A score that belongs to another law would show: the test has the power to see it.
+    wrong = (around.inverse_jacobian @ jacobian).diagonal(dim1=-2, dim2=-1).sum(-1) - (pushed.pool.x * field).sum(-1)
+    assert wrong.mean().abs() > 10 * wrong.std() / math.sqrt(n)
+
+
+def test_the_convex_program_has_one_solution_whatever_it_starts_from() -> None:
+    problem = problem_on(jf.DoubleWell(2), 0.05)
+    ridges = Ridges.spanning(problem.pool.x, EYE, 12)
+    fits = [fit_ridge(problem, RidgeSpline.identity(ridges, share)) for share in (0.2, 0.8)]
+    maps = [fit.psi.gradient(problem.pool.x) for fit in fits]
+    moved = (maps[0] - problem.pool.x).square().mean().sqrt()
+    assert (maps[0] - maps[1]).square().mean().sqrt() < 1e-3 * moved
+    assert fits[0].loss == pytest.approx(fits[1].loss, abs=1e-5)
+    # The shift is free of barrier and smoothing: the objective is flat along it.
+    h = 1e-4
+    for step in h * EYE:
+        psi = fits[0].psi
+        up, down = (RidgeSpline(psi.quadratic, psi.shift + e, psi.ridges, psi.coefficients) for e in (step, -step))
+        assert abs(objective(problem, up) - objective(problem, down)) / (2 * h) < 2e-3
+
+
+@pytest.mark.parametrize("engine", [RidgeEngine(), NETWORK])
+def test_a_step_of_either_engine_lowers_the_residual_of_standing_still(engine: Engine) -> None:
+    problem = problem_on(jf.DoubleWell(2), 0.05, 1024)
+    start = engine.begin(problem.sde, problem.pool, None)
+    solved = engine.solve(problem, start, generator())
+    still = problem.residual(problem.pool.x, problem.pool.score)
+    # Medians: a few particles of the tails move fastest and are fitted last.
+    assert solved.residual.square().sum(-1).median() < 0.05 * still.square().sum(-1).median()
+    assert isinstance(solved.pushed, Pushed)
+    assert math.isfinite(solved.loss)
+    assert solved.iterations > 0
+
+
+def test_both_engines_find_the_same_step() -> None:
+    problem = problem_on(jf.DoubleWell(2), 0.05, 1024)
+    maps = []
+    for engine in (RidgeEngine(), NETWORK):
+        solved = engine.solve(problem, engine.begin(problem.sde, problem.pool, None), generator())
+        maps.append(solved.pushed.pool.x)
+    scale = (maps[0] - problem.pool.x).square().sum(-1).median()
+    assert (maps[0] - maps[1]).square().sum(-1).median() < 0.01 * scale
+
+
+# --- steps that are too long, directions -----------------------------------------------------------------------------
+
+
+def on_the_barrier(spread: float = 1e-3) -> FlowState:
+    law = MultivariateNormal(torch.zeros(2, dtype=torch.float64), spread * EYE)
+    return FlowState(0.0, prior_pool(law, math.sqrt(spread) * normals(256, 2)))
+
+
+def test_a_step_longer_than_the_semiconvexity_allows_raises() -> None:
+    sde, state = jf.LangevinSDE(jf.DoubleWell(2)), on_the_barrier()
+    # Hess V = -4 I on top: I/h - 4 I is positive definite below a quarter.
+    for h, convex in ((0.2, True), (0.24, True), (0.27, False)):
+        assert StepProblem.start(sde, state.pool, state.pool.x, h).is_convex_at(state.pool.x / 100) is convex
+    sharp = jf.LangevinSDE(jf.Potential(lambda x: -50 * x.square().sum(-1), 2))
+    for scheme in ("implicit-euler", "sdirk2"):
+        with pytest.raises(FilterError):
+            Stepper(sharp, RidgeEngine(), scheme).step(state, 0.5, generator())  # type: ignore[arg-type]
+    step = Stepper(sharp, RidgeEngine(), "implicit-euler").step(state, 0.005, generator())
+    # Below the limit the unstable direction spreads: implicit Euler by at least 1/(1 - 0.5).
+    assert (step.state.pool.x.std(0) > 2 * state.pool.x.std(0)).all()
+
+
+def test_an_extrapolation_past_the_centre_raises_under_sdirk2_alone() -> None:
+    stiff = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 200 * EYE), 200.0)
+    state = on_the_barrier(1.0)
+    with pytest.raises(FilterError, match="not an increasing map"):
+        Stepper(stiff, RidgeEngine(), "sdirk2").step(state, 1.0, generator())
+    step = Stepper(stiff, RidgeEngine(), "implicit-euler").step(state, 1.0, generator())
+    assert (step.state.pool.x.std(0) < 0.05).all()
+
+
+def test_directions_of_a_rotated_product_are_found() -> None:
+    rotation = torch.linalg.qr(normals(3, 3, seed=4))[0]
+    potential = jf.DoubleWell(3, rotation)
+    x = normals(512, 3)
+    found = proposed_directions(potential, x, 10)
+    cosines = (found @ rotation.mT).abs()
+    assert found.shape == (3, 3)
+    assert cosines.max(1).values.min() > 1 - 1e-9
+    assert cosines.max(0).values.min() > 1 - 1e-9
+    # A cubic velocity along them is a ridge function each; eight knots resolve it, an affine field does not.
+    velocity = -potential.gradient(x)
+    weights = tempered_weights(velocity)
+    ridged, affine = (
+        fit_velocity(x, velocity, weights, Ridges.spanning(x, directions, 16)).mean_square
+        for directions in (found, found[:0])
+    )
+    assert ridged < 1e-3 * affine
