@@ -46,7 +46,9 @@ def error_figure(study: FlowStudy, records: pd.DataFrame, measure: str) -> Figur
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
-        axes[-1].loglog(group["seconds"], group["error"], MARKERS[k % 6], color=COLOURS[k % 6], label=str(name), ms=6)
+        axes[-1].plot(group["seconds"], group["error"], MARKERS[k % 6], color=COLOURS[k % 6], label=str(name), ms=6)
+    if data["seconds"].max() > 10 * data["seconds"].min():
+        axes[-1].set_xscale("log")
     axes[-1].set_xlabel("wall time of a run (s)", fontsize=FONT)
     axes[0].set_ylabel(TITLES[measure], fontsize=FONT)
     axes[0].set_yscale("log")

@@ -156,7 +156,11 @@ def gaussian_map(s: Tensor, a: Tensor, tau: float, beta: float) -> Tensor:
     t = 2 * eye
     for _ in range(60):
         value = t @ m @ t - t - right
-        slope = torch.kron(eye, t @ m) + torch.kron((m @ t).mT.contiguous(), eye) - torch.eye(len(s) ** 2, dtype=torch.float64)
+        slope = (
+            torch.kron(eye, t @ m)
+            + torch.kron((m @ t).mT.contiguous(), eye)
+            - torch.eye(len(s) ** 2, dtype=torch.float64)
+        )
         t = t - torch.linalg.solve(slope, value.mT.reshape(-1)).reshape(len(s), -1).mT
     return t
 

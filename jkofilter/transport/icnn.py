@@ -23,17 +23,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.nn.functional import softplus as torch_softplus
 
 from jkofilter._typing import Matrix, Points, Scalars, State
+from jkofilter.transport.icnn_derivatives import Weights, layers_gradient, layers_gradient_and_hessian, softplus
 
 FLOOR = 1e-3
 """Least eigenvalue of Q."""
-
-
-def softplus(u: Tensor) -> Tensor:
-    """log(1 + e^u) to double precision: torch's own turns linear at 20, where it is off by 2e-9."""
-    return torch_softplus(u, threshold=40.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +48,6 @@ class Layer:
     skip: Float[Tensor, "w r d"]
     output: Float[Tensor, " w"]
     hidden: Float[Tensor, "w v"] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Trace:
-    """A forward pass: pre-activations (n, w), their Jacobians (w, n, d), and the skips' projections (n, w, r).
-
-    Units come first in the Jacobians, so that a layer's weights act on all particles in one matrix product.
-    """
-
-    u: list[Tensor]
-    jacobian: list[Tensor]
-    projected: list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,54 +75,30 @@ class ICNN:
         eye = torch.eye(self.dim, dtype=self.root.dtype, device=self.root.device)
         return self.root @ self.root.mT + FLOOR * eye
 
-    def _weights(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
-        output = softplus(layer.output) / layer.output.numel()
-        hidden = None if layer.hidden is None else softplus(layer.hidden) / layer.hidden.shape[1]
-        return output, hidden
-
-    def _forward(self, x: Points) -> _Trace:
-        trace = _Trace([], [], [])
-        for layer in self.layers:
-            width, rank, d = layer.skip.shape
-            projected = (x @ layer.skip.reshape(-1, d).mT).reshape(-1, width, rank)
-            u = x @ layer.linear.mT + layer.bias + 0.5 * projected.square().sum(-1)
-            jacobian = layer.linear.unsqueeze(1).expand(-1, x.shape[0], -1)
-            for r in range(rank):
-                jacobian = torch.addcmul(jacobian, projected[:, :, r].mT.unsqueeze(-1), layer.skip[:, None, r])
-            _, hidden = self._weights(layer)
-            if hidden is not None:
-                below = trace.u[-1]
-                u = u + softplus(below) @ hidden.mT
-                inner = below.sigmoid().mT.unsqueeze(-1) * trace.jacobian[-1]
-                jacobian = jacobian + (hidden @ inner.reshape(inner.shape[0], -1)).reshape(jacobian.shape)
-            trace.u.append(u)
-            trace.jacobian.append(jacobian)
-            trace.projected.append(projected)
-        return trace
-
-    def _backward(self, trace: _Trace) -> list[Tensor]:
-        """p_l = dpsi/dz_l, (n, w)."""
-        sensitivities: list[Tensor] = []
-        above: Tensor | None = None
-        for layer, u in zip(reversed(self.layers), reversed(trace.u), strict=True):
-            output, hidden = self._weights(layer)
-            p = output.expand_as(u) if above is None else output + above
-            sensitivities.insert(0, p)
-            if hidden is not None:
-                above = (p * u.sigmoid()) @ hidden
-        return sensitivities
+    def _weights(self) -> Weights:
+        """The layers as they act, with the positive weights positive."""
+        layers = self.layers
+        return Weights(
+            torch.cat([layer.linear for layer in layers]),
+            torch.cat([layer.bias for layer in layers]),
+            torch.cat([layer.skip for layer in layers]),
+            torch.cat([softplus(layer.output) / layer.output.numel() for layer in layers]),
+            tuple(softplus(layer.hidden) / layer.hidden.shape[1] for layer in layers if layer.hidden is not None),
+        )
 
     def __call__(self, x: Points) -> Scalars:
         """psi(x), (n,)."""
-        trace = self._forward(x)
-        value = 0.5 * ((x @ self.quadratic) * x).sum(-1) + x @ self.shift
-        for layer, u in zip(self.layers, trace.u, strict=True):
-            value = value + softplus(u) @ self._weights(layer)[0]
-        return value
+        weights = self._weights()
+        u = x @ weights.linear.mT + weights.bias + 0.5 * weights.project(x).square().sum(-1)
+        widths = [layer.bias.numel() for layer in self.layers]
+        activations = [softplus(part) for part in u.split(widths, 1)[:1]]
+        for part, hidden in zip(u.split(widths, 1)[1:], weights.hidden, strict=True):
+            activations.append(softplus(part + activations[-1] @ hidden.mT))
+        return torch.cat(activations, 1) @ weights.output + 0.5 * ((x @ self.quadratic) * x).sum(-1) + x @ self.shift
 
     def gradient(self, x: Points) -> Points:
         """The map grad psi(x), (n, d)."""
-        return self.gradient_and_hessian(x)[0]
+        return layers_gradient(x, self._weights()) + x @ self.quadratic + self.shift
 
     def hessian(self, x: Points) -> Float[Tensor, "n d d"]:
         """Its Jacobian, (n, d, d)."""
@@ -147,21 +106,9 @@ class ICNN:
 
     def gradient_and_hessian(self, x: Points) -> tuple[Points, Float[Tensor, "n d d"]]:
         """Both by one forward and one backward recursion."""
-        trace = self._forward(x)
+        gradient, hessian = layers_gradient_and_hessian(x, self._weights())
         quadratic = self.quadratic
-        gradient, hessian = x @ quadratic + self.shift, quadratic
-        for layer, u, jacobian, projected, p in zip(
-            self.layers, trace.u, trace.jacobian, trace.projected, self._backward(trace), strict=True
-        ):
-            slope = u.sigmoid()
-            e = p * slope
-            quadratic_pull = (e.unsqueeze(-1) * projected).flatten(1) @ layer.skip.flatten(0, 1)
-            gradient = gradient + e @ layer.linear + quadratic_pull
-            turned = jacobian.permute(1, 2, 0)
-            hessian = hessian + (turned * (p * slope * (1 - slope)).unsqueeze(1)) @ turned.mT
-            outer = layer.skip.mT @ layer.skip
-            hessian = hessian + (e @ outer.reshape(outer.shape[0], -1)).reshape(-1, *outer.shape[1:])
-        return gradient, hessian
+        return gradient + x @ quadratic + self.shift, hessian + quadratic
 
     def log_det_gradient(self, x: Points, inverse_hessian: Float[Tensor, "n d d"]) -> Points:
         """tr(H^-1 d_i H) for every i, by one reverse pass, (n, d)."""
