@@ -36,6 +36,7 @@ from jkofilter.numerics import metrics
 from jkofilter.run import FilterResult, Tracker, run_filter
 from jkofilter.scenario import Scenario
 from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
+from jkofilter.transport.assimilation import UpdateSettings
 from jkofilter.transport.belief import TransportBelief
 from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.flow import JKOFlow
@@ -90,6 +91,7 @@ __all__ = [
     "Tracker",
     "TransportBelief",
     "UnscentedKalmanFilter",
+    "UpdateSettings",
     "jko",
     "metrics",
     "particles",

@@ -38,12 +38,20 @@ def case(d: int) -> jf.FlowCase:
     return jf.FlowCase(f"d = {d}", normal(d), sde, (T,), exact=exact)
 
 
+def network(d: int) -> jf.ICNNEngine:
+    if d == 2:
+        return jf.ICNNEngine((32, 32), iterations=300, batch=256, ridge=None)
+    return jf.ICNNEngine((64, 32), iterations=600, batch=256, learning_rate=2e-2, ridge=None)
+
+
 SCENARIO = jf.FlowStudy(
     name="double_well_nd",
     cases=[case(d) for d in DIMS],
     methods={
         "JKO ridge spline": jf.jko(0.1),
-        "JKO ICNN alone": jf.jko(0.1, transport=jf.ICNNEngine((32, 32), iterations=300, batch=256, ridge=None)),
+        "JKO ICNN alone": lambda problem, seed, seconds: jf.jko(0.1, transport=network(problem.dim))(
+            problem, seed, seconds
+        ),
         "particles + KDE": jf.particles(),
     },
     skip=frozenset({("JKO ICNN alone", "d = 32")}),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from jkofilter.filters.base import (
 )
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.mesh import adapt
+from jkofilter.transport.assimilation import UpdateSettings, assimilate
+from jkofilter.transport.belief import TransportBelief, prior_pool
+from jkofilter.transport.engines import Engine
 from jkofilter.transport.quantile_flow import (
     MAX_MASS_DEFECT,
     SCHEMES,
@@ -39,6 +43,10 @@ from jkofilter.transport.quantile_flow import (
     flow,
     normalised,
 )
+from jkofilter.transport.solve import MIN_POOL, CarriedPool, carry, engine_of, prior_draws
+from jkofilter.transport.stepping import SCHEMES as TRANSPORT_SCHEMES
+from jkofilter.transport.stepping import Scheme as TransportScheme
+from jkofilter.transport.stepping import Stepper
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -46,17 +54,26 @@ PRIOR_CORE = 15.0
 
 @dataclass(frozen=True)
 class JKOFilter(Runnable):
-    """Filter of a hidden Langevin diffusion whose belief is a density (d = 1: monotone maps of the line).
+    """Filter of a hidden Langevin diffusion whose belief is a density, in any dimension.
+
+    In one dimension ("quantile") monotone maps of the line carry nodes and masses, and Bayes multiplies masses. In
+    more ("ridge", "icnn") Brenier maps carry a pool of particles with their density; readings are taken in by tempered
+    sequential Monte Carlo in the base space of the maps, and a law fitted to the posterior keeps the cost of every
+    reading the same.
 
     Attributes:
         model: what is tracked.
-        step: longest time step, in the SDE's unit of time; shorter ones are taken where ``tolerance`` asks.
-        scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable), "bdf2" (second order), or
-            "implicit-euler" (the classical JKO step).
-        transport: "auto" or "quantile".
-        nodes: how many nodes carry the density.
+        step: longest time step, in the SDE's unit of time; shorter ones are taken where ``tolerance`` asks, or where
+            one fails.
+        scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable, "quantile" only), "bdf2" (second
+            order), or "implicit-euler" (the classical JKO step).
+        transport: "quantile", "ridge", "icnn", or an engine with settings of its own; "auto" is "quantile" in one
+            dimension and "ridge" in more.
+        nodes: how many nodes carry the density ("quantile").
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
-            after sharp readings; None takes steps of ``step`` throughout.
+            after sharp readings; None takes steps of ``step`` throughout. For "quantile"; the others take fixed steps.
+        pool: how many particles carry the density (not "quantile").
+        assimilation: how readings are taken in (not "quantile").
         on_failure: "raise" a FilterError when a step fails, or "report" it in StepInfo.status and keep the belief.
 
     Raises:
@@ -66,20 +83,20 @@ class JKOFilter(Runnable):
     model: StateSpaceModel
     step: float = 0.05
     scheme: Scheme = "sdirk2"
-    transport: Literal["auto", "quantile"] = "auto"
+    transport: Literal["auto", "quantile", "ridge", "icnn"] | Engine = "auto"
     nodes: int = 400
     tolerance: float | None = 3e-4
+    pool: int = 4096
+    assimilation: UpdateSettings = UpdateSettings()
     on_failure: Literal["raise", "report"] = "raise"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, StateSpaceModel):
             raise InputError("model must be a StateSpaceModel(prior, sde, observation).")
-        if self.transport not in ("auto", "quantile"):
-            raise InputError(f"transport must be 'auto' or 'quantile', got {self.transport!r}.")
-        if self.model.dim != 1:
-            raise InputError(
-                f"model has dim {self.model.dim}, but the quantile transport handles dim 1; use a ParticleFilter."
-            )
+        if self.transport == "quantile" and self.model.dim != 1:
+            raise InputError(f"transport 'quantile' handles dim 1, but model has dim {self.model.dim}; use 'ridge'.")
+        if not self._on_the_line:
+            self._check_transport()
         if not 0 < self.step < math.inf:
             raise InputError(f"step must be positive and finite, got {self.step!r}.")
         if self.scheme not in SCHEMES:
@@ -91,7 +108,95 @@ class JKOFilter(Runnable):
         if self.on_failure not in ("raise", "report"):
             raise InputError(f"on_failure must be 'raise' or 'report', got {self.on_failure!r}.")
 
-    def init(self, generator: Generator) -> QuantileBelief:
+    @property
+    def _on_the_line(self) -> bool:
+        return self.transport == "quantile" or (self.transport == "auto" and self.model.dim == 1)
+
+    def _check_transport(self) -> None:
+        if isinstance(self.transport, str) and self.transport not in ("auto", "ridge", "icnn"):
+            raise InputError(
+                f"transport must be 'auto', 'quantile', 'ridge', 'icnn' or an engine, got {self.transport!r}."
+            )
+        if self.scheme not in TRANSPORT_SCHEMES:
+            raise InputError(
+                f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(TRANSPORT_SCHEMES)}."
+            )
+        if not isinstance(self.pool, int) or self.pool < MIN_POOL:
+            raise InputError(f"pool must be an integer of at least {MIN_POOL}, got {self.pool!r}.")
+        if not isinstance(self.assimilation, UpdateSettings):
+            raise InputError("assimilation must be an UpdateSettings.")
+
+    def init(self, generator: Generator) -> QuantileBelief | TransportBelief:
+        """The prior: on adapted nodes in one dimension, as a pool of particles in more.
+
+        Raises:
+            InputError: the prior cannot be carried: its log density is NaN, not differentiable or, on the line, zero
+                all around its mean; or the potential is not finite where it has mass.
+        """
+        if self._on_the_line:
+            return self._init_on_the_line()
+        x = prior_draws(self.model.prior, self.pool, generator)
+        require_finite_potential(self.model, x)
+        return TransportBelief(0.0, self.model.prior, (), prior_pool(self.model.prior, x), x)
+
+    def predict(
+        self, belief: Belief, duration: float, generator: Generator
+    ) -> tuple[QuantileBelief | TransportBelief, StepInfo]:
+        """The law ``duration`` later, by JKO steps.
+
+        Raises:
+            InputError: another filter's belief, or a bad duration.
+            FilterError: no step converges (``on_failure="raise"``); names the time.
+        """
+        if self._on_the_line:
+            return self._predict_on_the_line(belief, duration)
+        now, duration = checked_belief(belief, TransportBelief), checked_duration(duration)
+        if duration == 0.0:
+            return now, StepInfo(status="skipped")
+        start = clock.perf_counter()
+        stepper = Stepper(self.model.sde, engine_of(self.transport), cast(TransportScheme, self.scheme))
+        try:
+            carried = carry(stepper, now.pool, duration, self.step, None, generator)
+        except FilterError as error:
+            if self.on_failure == "raise":
+                raise FilterError(f"predicting from time {now.time:g}: {error}") from error
+            return now, StepInfo(status=str(error), seconds=clock.perf_counter() - start)
+        after = replace(now, time=now.time + duration, maps=(*now.maps, *carried.maps), pool=carried.pool)
+        return after, StepInfo(seconds=clock.perf_counter() - start, details=_summary(carried))
+
+    def update(
+        self, belief: Belief, y: Tensor, generator: Generator
+    ) -> tuple[QuantileBelief | TransportBelief, StepInfo]:
+        """The law given a reading.
+
+        Raises:
+            InputError: another filter's belief, or a bad reading.
+            FilterError: the likelihood is NaN, or zero everywhere, or the posterior too sharp
+                (``on_failure="raise"``); names the time and the reading. ``belief`` itself stays usable.
+        """
+        if self._on_the_line:
+            return self._update_on_the_line(belief, y)
+        now, reading = checked_belief(belief, TransportBelief), checked_reading(y, self.model)
+        if reading is None:
+            return now, StepInfo(status="skipped")
+        start = clock.perf_counter()
+
+        def log_likelihood(x: Tensor) -> Tensor:
+            return log_likelihood_without_nan(self.model, reading, x, now.time)
+
+        try:
+            found = assimilate(now, log_likelihood, self.assimilation, generator)
+        except FilterError as error:
+            message = (
+                str(error) if occasion(reading, now.time) in str(error) else f"{error} {occasion(reading, now.time)}"
+            )
+            if self.on_failure == "raise":
+                raise FilterError(message) from error
+            return now, StepInfo(status=message, seconds=clock.perf_counter() - start)
+        seconds = clock.perf_counter() - start
+        return found.belief, StepInfo(found.status, found.log_evidence, seconds, found.ess, found.details)
+
+    def _init_on_the_line(self) -> QuantileBelief:
         """The prior on adapted nodes.
 
         Raises:
@@ -112,7 +217,7 @@ class JKOFilter(Runnable):
         require_finite_potential(self.model, self._points(core))
         return self._belief(density, 0.0, 0.0)
 
-    def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
+    def _predict_on_the_line(self, belief: Belief, duration: float) -> tuple[QuantileBelief, StepInfo]:
         """The law ``duration`` later, by JKO steps.
 
         Raises:
@@ -133,7 +238,7 @@ class JKOFilter(Runnable):
         after = self._belief(density, now.time + duration, now.log_evidence)
         return after, StepInfo(seconds=clock.perf_counter() - start, details=_details(stats))
 
-    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
+    def _update_on_the_line(self, belief: Belief, y: Tensor) -> tuple[QuantileBelief, StepInfo]:
         """The law given a reading, on nodes adapted to it.
 
         Raises:
@@ -226,6 +331,17 @@ def _location(model: StateSpaceModel) -> tuple[float, float]:
     if not (math.isfinite(centre) and math.isfinite(scale)):
         raise InputError("prior must have a finite mean and variance for the quantile transport; cut off its tails.")
     return centre, scale
+
+
+def _summary(carried: CarriedPool) -> dict[str, float]:
+    infos = carried.infos
+    return {
+        "steps": float(len(infos)),
+        "halvings": sum(info.details["halvings"] for info in infos),
+        "iterations": sum(info.details["iterations"] for info in infos),
+        "kl_rate": max(info.details["kl_rate"] for info in infos),
+        "shortest_step": min(after - before for before, after in pairwise(carried.times)),
+    }
 
 
 def _details(stats: FlowStats) -> dict[str, float]:

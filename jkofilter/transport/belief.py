@@ -31,6 +31,7 @@ class TransportBelief:
         prior: what the maps push, event_shape (d,).
         maps: the potentials psi_1, ..., psi_k, first applied first.
         pool: particles of this law with their log density and score.
+        origin: the same particles before the maps, (n, d).
         log_evidence: log p of the readings so far.
     """
 
@@ -38,6 +39,7 @@ class TransportBelief:
     prior: Distribution
     maps: tuple[ConvexPotential, ...]
     pool: Pool
+    origin: Points
     log_evidence: float = 0.0
 
     @property
@@ -54,6 +56,10 @@ class TransportBelief:
     def covariance(self) -> Matrix:
         """Cov[X], (d, d), from the pool."""
         return torch.atleast_2d(torch.cov(self.pool.x.mT, correction=0))
+
+    def base_pool(self, z: Points | None = None) -> Pool:
+        """Particles before the maps, by default this belief's own, with log density and score of ``prior``."""
+        return prior_pool(self.prior, self.origin if z is None else z)
 
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any points, (n,): every map inverted by Newton on its conjugate problem.

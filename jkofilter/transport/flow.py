@@ -67,7 +67,7 @@ class JKOFlow:
         pool = self.base
         for psi in maps:
             pool = push(psi, pool).pool
-        return TransportBelief(float(time), self.prior, maps, pool)
+        return TransportBelief(float(time), self.prior, maps, pool, self.base.x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow as plain tensors; a prior that is not Gaussian or a mixture of Gaussians is left out."""

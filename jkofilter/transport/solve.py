@@ -69,7 +69,7 @@ def solve_jko(
         InputError: an argument cannot be used.
         FilterError: a step fails however short; names the time.
     """
-    engine = _engine(transport)
+    engine = engine_of(transport)
     if scheme not in SCHEMES:
         raise InputError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}.")
     if not (math.isfinite(duration) and duration >= 0):
@@ -81,16 +81,45 @@ def solve_jko(
     _check_model(prior, sde)
     if not isinstance(pool, int) or pool < MIN_POOL:
         raise InputError(f"pool must be an integer of at least {MIN_POOL}, got {pool!r}.")
-    draws = _prior_draws(prior, pool, seed)
+    draws = prior_draws(prior, pool, torch.Generator().manual_seed(seed))
     base = prior_pool(prior, draws)
     _check_potential(sde, base)
     generator = torch.Generator(device=draws.device).manual_seed(seed)
-    driver = _Driver(Stepper(sde, engine, scheme), duration, step, tolerance, generator)
-    times, maps, infos = driver.run(base)
-    return JKOFlow(prior, tuple(times), tuple(maps), tuple(infos), base)
+    carried = carry(Stepper(sde, engine, scheme), base, duration, step, tolerance, generator)
+    return JKOFlow(prior, carried.times, carried.maps, carried.infos, base)
 
 
-def _engine(transport: str | Engine) -> Engine:
+@dataclass(frozen=True, eq=False)
+class CarriedPool:
+    """A pool taken through JKO steps.
+
+    Attributes:
+        times: of every step, starting with zero.
+        maps: the potential of every step, one fewer than times.
+        infos: what every step did.
+        pool: the particles at the end.
+    """
+
+    times: tuple[float, ...]
+    maps: tuple[ConvexPotential, ...]
+    infos: tuple[StepInfo, ...]
+    pool: Pool
+
+
+def carry(
+    stepper: Stepper, pool: Pool, duration: float, step: float, tolerance: float | None, generator: Generator
+) -> CarriedPool:
+    """Take a pool ``duration`` ahead; arguments as in ``solve_jko``.
+
+    Raises:
+        FilterError: a step fails however short; names the time since the start.
+    """
+    times, maps, infos, end = _Driver(stepper, duration, step, tolerance, generator).run(pool)
+    return CarriedPool(tuple(times), tuple(maps), tuple(infos), end)
+
+
+def engine_of(transport: str | Engine) -> Engine:
+    """The engine of that name with default settings, or the engine itself."""
     if transport in ("auto", "ridge"):
         return RidgeEngine()
     if transport == "icnn":
@@ -120,10 +149,10 @@ def _check_potential(sde: LangevinSDE, base: Pool) -> None:
         raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")
 
 
-def _prior_draws(prior: Distribution, n: int, seed: int) -> Tensor:
+def prior_draws(prior: Distribution, n: int, generator: Generator) -> Tensor:
     """Draws; those of a Gaussian are moved to its exact mean and covariance, which only removes noise from the fits."""
     try:
-        draws = sample_prior(prior, n, torch.Generator().manual_seed(seed))
+        draws = sample_prior(prior, n, generator)
     except NotImplementedError as error:
         raise InputError("prior cannot be sampled: it has no sample.") from error
     if not torch.isfinite(draws).all():
@@ -149,7 +178,7 @@ class _Driver:
     tolerance: float | None
     generator: Generator
 
-    def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo]]:
+    def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo], Pool]:
         state, times, maps, infos = FlowState(0.0, base), [0.0], [], []
         tau = min(self.step, self._first(base))
         while self.duration - state.time > 1e-9 * self.step:
@@ -173,7 +202,7 @@ class _Driver:
                 )
         if maps:
             times[-1] = float(self.duration)
-        return times, maps, infos
+        return times, maps, infos, state.pool
 
     def _first(self, base: Pool) -> float:
         """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium."""

@@ -1,0 +1,163 @@
+"""Laws that a short chain of convex potentials carries to the standard normal, and fitting one to particles.
+
+Fitting is a JKO step of infinite length towards N(0, I): with phi convex, minimise
+E[ |grad phi(x)|^2 / 2 - log det Hess phi(x) ] over particles x of the law; then (grad phi)^-1 # N(0, I) stands for it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution, constraints
+
+from jkofilter._typing import Matrix, Points, State
+from jkofilter.models.potentials import Quadratic
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.linalg import safe_cholesky
+from jkofilter.numerics.weights import effective_sample_size
+from jkofilter.transport.convex import ConvexPotential, Pool, factorised, inverse, log_det, push
+from jkofilter.transport.engines import RidgeEngine
+from jkofilter.transport.problem import StepProblem
+from jkofilter.transport.ridge import Ridges, RidgeSpline
+
+FAR = 1e8
+"""Length of the step that stands for an infinite one: its transport cost is in the noise."""
+
+
+class PulledBack(Distribution):
+    """The law of x for which grad phi_L( ... grad phi_1(x)) is standard normal.
+
+    Args:
+        layers: phi_1, ..., phi_L, the one next to x first.
+        whitening: mean and symmetric square root of the covariance of x; phi_1 acts on the whitened x.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector
+
+    def __init__(self, mean: State, root: Matrix, layers: tuple[ConvexPotential, ...] = ()) -> None:
+        self.centre = mean
+        self.root = root
+        self.layers = layers
+        self._unroot = torch.linalg.inv(root)
+        self.log_det = -torch.linalg.slogdet(root).logabsdet
+        super().__init__(batch_shape=Size(), event_shape=mean.shape, validate_args=False)
+
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.centre.numel()
+
+    def whitened(self, x: Points) -> Points:
+        """What the first layer sees, (n, d)."""
+        return (x - self.centre) @ self._unroot
+
+    def normalise(self, x: Points) -> Points:
+        """The map to the standard normal, (n, d)."""
+        u = self.whitened(x)
+        for phi in self.layers:
+            u = phi.gradient(u)
+        return u
+
+    def restore(self, u: Points) -> Points:
+        """Its inverse, (n, d).
+
+        Raises:
+            FilterError: a layer cannot be inverted there.
+        """
+        for phi in reversed(self.layers):
+            u, _ = inverse(phi, u)
+        return self.centre + u @ self.root
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at points (n, d), (n,); differentiable."""
+        u, total = self.whitened(value), self.log_det
+        for phi in self.layers:
+            u, hessian = phi.gradient_and_hessian(u)
+            total = total + log_det(factorised(hessian))
+        return total - 0.5 * u.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Draws, from torch's global generator as with any distribution."""
+        u = torch.randn(*sample_shape, self.dim, dtype=self.centre.dtype, device=self.centre.device)
+        return self.restore(u.reshape(-1, self.dim)).reshape(*sample_shape, self.dim)
+
+    def pool(self, x: Points) -> Pool:
+        """Particles with their log density and score under this law."""
+        u = self.whitened(x)
+        passed: list[tuple[Points, Tensor]] = []
+        total = self.log_det
+        for phi in self.layers:
+            image, hessian = phi.gradient_and_hessian(u)
+            factor = factorised(hessian)
+            passed.append((u, factor))
+            u, total = image, total + log_det(factor)
+        log_prob = total - 0.5 * u.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
+        score = -u
+        for phi, (below, factor) in zip(reversed(self.layers), reversed(passed), strict=True):
+            hessian = factor @ factor.mT
+            bent = phi.log_det_gradient(below, torch.cholesky_inverse(factor))
+            score = (hessian @ score.unsqueeze(-1)).squeeze(-1) + bent
+        return Pool(x, log_prob, score @ self._unroot)
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """A law fitted to particles.
+
+    Attributes:
+        law: what was found.
+        ess: effective share of the particles weighted from their own law to this one, in (0, 1].
+    """
+
+    law: PulledBack
+    ess: float
+
+
+def gaussian_law(x: Points) -> PulledBack:
+    """The normal law with the mean and covariance of some particles."""
+    mean = x.mean(0)
+    centred = x - mean
+    factor, _ = safe_cholesky(centred.mT @ centred / len(x))
+    values, vectors = torch.linalg.eigh(factor @ factor.mT)
+    return PulledBack(mean, (vectors * values.sqrt()) @ vectors.mT)
+
+
+def refit(pool: Pool, directions: Points, engine: RidgeEngine, enough: float, most: int, generator: Generator) -> Refit:
+    """A law fitted to a pool, layer upon layer until it is close.
+
+    Args:
+        pool: particles, equally weighted, with their log density and score; a constant error of the log density and
+            what comes of it is immaterial.
+        directions: ridge directions to start from, (k, d); may be none.
+        engine: fits the layers.
+        enough: effective share of the particles to stop at.
+        most: layers.
+        generator: the engine's.
+    """
+    law = gaussian_law(pool.x)
+    best = Refit(law, _agreement(law, pool))
+    white = Pool(law.whitened(pool.x), pool.log_prob - law.log_det, pool.score @ law.root)
+    turned = directions @ law.root
+    target = LangevinSDE(Quadratic(torch.zeros_like(law.centre), torch.eye(law.dim).to(law.centre)))
+    while len(law.layers) < most and best.ess < enough:
+        start = None
+        if len(turned):
+            unit = turned / turned.norm(dim=1, keepdim=True)
+            start = RidgeSpline.identity(Ridges.spanning(white.x, unit, engine.cells))
+        problem = StepProblem.start(target, white, torch.zeros_like(white.x), FAR)
+        phi = engine.solve(problem, engine.begin(target, white, start), generator).psi
+        white = push(phi, white).pool
+        law = PulledBack(law.centre, law.root, (*law.layers, phi))
+        found = Refit(law, _agreement(law, pool))
+        if found.ess <= best.ess:
+            break
+        best = found
+    return best
+
+
+def _agreement(law: PulledBack, pool: Pool) -> float:
+    return effective_sample_size(law.log_prob(pool.x) - pool.log_prob) / len(pool.x)
