@@ -1,7 +1,7 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
 from jkofilter.beliefs import Belief, GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief
-from jkofilter.beliefs.product import ProductLaw
+from jkofilter.beliefs.product import ProductBelief, ProductLaw
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
     EnsembleKalmanFilter,
@@ -78,6 +78,8 @@ __all__ = [
     "Poisson",
     "Potential",
     "QuantileBelief",
+    "ProductBelief",
+    "ProductFilter",
     "ProductLaw",
     "Quadratic",
     "RidgeEngine",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -21,9 +21,12 @@ from jkofilter.scenario import Scenario
 
 FRAMES = 150
 MAX_FRAMES = 600
+TRIAL, MIN_MATCHED, MAX_MATCHED = 2000, 100, 1_000_000
+"""Particles of the run that tells what one costs, and bounds on how many are taken at equal time."""
 
 COLUMNS = (
     "scenario",
+    "dim",
     "filter",
     "seed",
     "status",
@@ -107,9 +110,10 @@ def run_scenario(
             result, row = _measured(filters[name], series, scenario.until, seed)
             if result is not None:
                 results[name] = result
-                row |= _compared(result, results.get(scenario.reference))
-            rows.append({"scenario": scenario.name, "filter": name, "seed": seed} | row)
+                row |= _compared(result, results.get(scenario.reference), scenario.kl)
+            rows.append(_labels(scenario, name, seed) | row)
             on_run(name, seed)
+        rows += _at_equal_time(scenario, filters, series, seed, rows, results, on_run)
         if first is None:
             shown = next((name for name in filters if name != scenario.reference), scenario.reference)
             try:
@@ -120,6 +124,37 @@ def run_scenario(
             first = FirstSeed(path, series, results, film)
     assert first is not None
     return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
+
+
+def _labels(scenario: Scenario, name: str, seed: int) -> dict[str, Any]:
+    return {"scenario": scenario.name, "dim": scenario.model.dim, "filter": name, "seed": seed}
+
+
+def _at_equal_time(
+    scenario: Scenario,
+    filters: Mapping[str, Filter],
+    series: ObservationSeries,
+    seed: int,
+    rows: Sequence[Mapping[str, Any]],
+    results: dict[str, FilterResult],
+    on_run: Callable[[str, int], None],
+) -> list[dict[str, Any]]:
+    """Runs of the matched filters of one seed, given the wall time of the first filter beside the reference."""
+    lead = next((name for name in filters if name != scenario.reference), None)
+    budget = next((row["seconds"] for row in rows if row["filter"] == lead and row["seed"] == seed), None)
+    if budget is None:
+        return []
+    found: list[dict[str, Any]] = []
+    for name, make in scenario.matched.items():
+        _, trial = _measured(make(scenario.model, TRIAL), series, scenario.until, seed)
+        count = int(min(max(budget / trial["seconds"] * TRIAL, MIN_MATCHED), MAX_MATCHED))
+        result, row = _measured(make(scenario.model, count), series, scenario.until, seed)
+        if result is not None:
+            results[name] = result
+            row |= _compared(result, results.get(scenario.reference), scenario.kl)
+        found.append(_labels(scenario, name, seed) | row)
+        on_run(name, seed)
+    return found
 
 
 def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
@@ -178,14 +213,13 @@ def _film(item: Filter, series: ObservationSeries, until: float | None, seed: in
     return tuple(beliefs)
 
 
-def _compared(result: FilterResult, reference: FilterResult | None) -> dict[str, float]:
+def _compared(result: FilterResult, reference: FilterResult | None, kl: bool) -> dict[str, float]:
     if reference is None or reference is result:
         return {}
     ours, exact = result.final, reference.final
     deviation = exact.covariance.diagonal().sqrt()
-    return {
-        "kl_reference": metrics.kl(exact, ours),
-        "kl_filter": metrics.kl(ours, exact),
+    laws = {"kl_reference": metrics.kl(exact, ours), "kl_filter": metrics.kl(ours, exact)} if kl else {}
+    return laws | {
         "mean_error": ((ours.mean - exact.mean) / deviation).square().mean().sqrt().item(),
         "sd_ratio": math.sqrt((ours.covariance.diagonal() / exact.covariance.diagonal()).mean().item()),
         "log_evidence_error": (result.log_evidence[-1] - reference.log_evidence[-1]).item(),

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Scenario:
         model: the hidden diffusion and its sensor.
         filters: by name, a function of the model that builds the filter.
         reference: name of the filter that the others are measured against.
+        matched: by name, a function of the model and of how many particles fit into the wall time that the first
+            filter beside the reference has just taken; they join the comparison at equal time.
         times: reading times (m,), each seed simulating a path of its own; or None.
         series: real readings, the same for every seed; or None. Give one of the two.
         until: predict on to this time, in the SDE's unit; None ends at the last reading.
@@ -37,6 +39,7 @@ class Scenario:
         time_label: axis label with unit.
         state_label: axis label with unit.
         reading_label: axis label with unit.
+        kl: whether the final densities are compared too; kernel estimates in many dimensions take minutes.
         readings_on_state_axis: whether a reading is the state plus noise and can be drawn on its axis.
 
     Raises:
@@ -47,6 +50,7 @@ class Scenario:
     model: StateSpaceModel
     filters: Mapping[str, Callable[[StateSpaceModel], Filter]]
     reference: str
+    matched: Mapping[str, Callable[[StateSpaceModel, int], Filter]] = field(default_factory=dict)
     times: Any = None
     series: ObservationSeries | None = None
     until: float | None = None
@@ -56,6 +60,7 @@ class Scenario:
     time_label: str = "time"
     state_label: str = "state"
     reading_label: str = "reading"
+    kl: bool = True
     readings_on_state_axis: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +71,8 @@ class Scenario:
         for name, factory in self.filters.items():
             if not callable(factory):
                 raise InputError(f"filters[{name!r}] must be a function that builds the filter from the model.")
+        if set(self.matched) & set(self.filters):
+            raise InputError("matched must not repeat the name of a filter.")
         self._require_filter(self.reference, "reference")
         if (self.times is None) == (self.series is None):
             raise InputError("give either times (simulated readings) or series (real readings), not both or neither.")

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from jkofilter._typing import Density, Matrix, Points, Scalars
-from jkofilter.beliefs.checks import checked_points, generator_or_default
+from jkofilter._typing import Density, Matrix, Points, Scalars, State
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+
+_DRAWS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,3 +42,41 @@ class ProductLaw:
         source = generator_or_default(generator, self.rotation.device)
         u = torch.cat([law.sample(n, source) for law in self.marginals], 1)
         return u @ self.rotation
+
+
+@dataclass(frozen=True, eq=False)
+class ProductBelief(ProductLaw):
+    """Beliefs about independent coordinates as one belief about x = R'u.
+
+    Attributes:
+        marginals: beliefs about u_1, ..., u_d at one time, each of dimension one.
+        rotation: R, orthogonal, (d, d).
+    """
+
+    marginals: tuple[Belief, ...]
+
+    @property
+    def time(self) -> float:
+        """Time of all of them."""
+        return self.marginals[0].time
+
+    @property
+    def log_evidence(self) -> float:
+        """Sum over the coordinates."""
+        return sum(belief.log_evidence for belief in self.marginals)
+
+    @property
+    def mean(self) -> State:
+        """R' E[u], (d,)."""
+        return torch.cat([belief.mean for belief in self.marginals]) @ self.rotation
+
+    @property
+    def covariance(self) -> Matrix:
+        """R' diag(Var u_i) R, (d, d)."""
+        variances = torch.cat([belief.covariance.reshape(1) for belief in self.marginals])
+        return (self.rotation.mT * variances) @ self.rotation
+
+    def quantile(self, q: float, coordinate: int = 0) -> float:
+        """The q-quantile of a coordinate of x, from draws: a rotated marginal is a convolution."""
+        checked_quantile(q, coordinate, self.dim)
+        return self.sample(_DRAWS)[:, coordinate].quantile(q).item()

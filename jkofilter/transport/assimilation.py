@@ -17,10 +17,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from jkofilter._typing import Points, Scalars
+from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.errors import FilterError
+from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.numerics.mcmc import (
     AuxiliaryFunction,
+    LogTarget,
     Moved,
     auxiliary_metropolis,
     crank_nicolson,
@@ -40,6 +42,9 @@ Move: TypeAlias = Literal["elliptical-slice", "crank-nicolson", "auxiliary", "gl
 MOVES: tuple[Move, ...] = ("elliptical-slice", "crank-nicolson", "auxiliary", "global")
 LogLikelihood: TypeAlias = Callable[[Points], Scalars]
 MAX_TEMPERATURES = 200
+ENOUGH_FOR_COVARIANCE = 5
+"""Particles per dimension from which their covariance is used."""
+FLOOR_OF_VARIANCE = 1e-12
 _STEP, _STEP_WANTED, _STEP_GAIN = 0.5, 0.3, 0.5
 """First Crank-Nicolson step, the acceptance it is tuned to, and how fast."""
 
@@ -206,11 +211,12 @@ def _tempered(
             return heat * log_likelihood(x) + space.correction(z)
 
         u, value = swarm.u, temperature * swarm.log_likelihood + swarm.correction
+        frame = _Frame.around(u)
         for _ in range(settings.sweeps):
             for move in settings.moves:
                 if move == "global":
                     continue
-                moved = _apply(move, u, value, target, step, settings, generator)
+                moved = _apply(move, frame, u, value, target, step, settings, generator)
                 u, value, asked = moved.z, moved.value, asked + moved.evaluations
                 acceptance.setdefault(move, []).append(moved.acceptance)
                 if move == "crank-nicolson":
@@ -224,20 +230,66 @@ def _tempered(
     return swarm, log_evidence, details
 
 
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Coordinates v, u = mean + factor v, in which the particles have no mean and unit covariance.
+
+    A posterior narrower than the base law makes kernels for N(u; 0, I) propose far too boldly; in v they do not.
+    """
+
+    mean: State
+    factor: Matrix
+
+    @staticmethod
+    def around(u: Points) -> _Frame:
+        """Moments of the particles; too few for a covariance give their variances alone."""
+        n, d = u.shape
+        mean = u.mean(0)
+        covariance = (u - mean).mT @ (u - mean) / n
+        if n < ENOUGH_FOR_COVARIANCE * d:
+            covariance = torch.diag(covariance.diagonal())
+        floor = FLOOR_OF_VARIANCE * torch.eye(d, dtype=u.dtype, device=u.device)
+        return _Frame(mean, safe_cholesky(covariance + floor)[0])
+
+    def into(self, u: Points) -> Points:
+        """v of u."""
+        return torch.linalg.solve_triangular(self.factor, (u - self.mean).mT, upper=False).mT
+
+    def out(self, v: Points) -> Points:
+        """u of v."""
+        return self.mean + v @ self.factor.mT
+
+
 def _apply(
     move: Move,
+    frame: _Frame,
     u: Points,
     value: Scalars,
-    target: Callable[[Points], Scalars],
+    target: LogTarget,
     step: float,
     settings: UpdateSettings,
     generator: Generator,
 ) -> Moved:
+    if move == "auxiliary":
+        return auxiliary_metropolis(u, value, target, settings.auxiliary, generator)
+
+    def framed(v: Points) -> Scalars:
+        inner = frame.out(v)
+        return target(inner) + _tilt(inner, v)
+
+    v = frame.into(u)
+    start = value + _tilt(u, v)
     if move == "elliptical-slice":
-        return elliptical_slice(u, value, target, generator)
-    if move == "crank-nicolson":
-        return crank_nicolson(u, value, target, step, generator)
-    return auxiliary_metropolis(u, value, target, settings.auxiliary, generator)
+        moved = elliptical_slice(v, start, framed, generator)
+    else:
+        moved = crank_nicolson(v, start, framed, step, generator)
+    u = frame.out(moved.z)
+    return Moved(u, moved.value - _tilt(u, moved.z), moved.acceptance, moved.evaluations)
+
+
+def _tilt(u: Points, v: Points) -> Scalars:
+    """log N(u; 0, I) - log N(v; 0, I), up to a constant: the target's base law is that of u, the kernels' that of v."""
+    return 0.5 * (v.square() - u.square()).sum(-1)
 
 
 def _posterior_pool(space: BaseSpace, swarm: _Swarm, log_likelihood: LogLikelihood, log_evidence: float) -> Pool:

@@ -14,6 +14,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, constraints
 
 from jkofilter._typing import Matrix, Points, State
+from jkofilter.errors import FilterError
 from jkofilter.models.potentials import Quadratic
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.linalg import safe_cholesky
@@ -23,8 +24,9 @@ from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
 
-FAR = 1e8
-"""Length of the step that stands for an infinite one: its transport cost is in the noise."""
+HALF = 0.5
+"""|y|^2 / 2 is taken as half potential, half transport cost from the origin in a step of length 1/HALF, so that the JKO
+step's solver sees a transport term of the size it expects."""
 
 
 class PulledBack(Distribution):
@@ -142,15 +144,19 @@ def refit(pool: Pool, directions: Points, engine: RidgeEngine, enough: float, mo
     best = Refit(law, _agreement(law, pool))
     white = Pool(law.whitened(pool.x), pool.log_prob - law.log_det, pool.score @ law.root)
     turned = directions @ law.root
-    target = LangevinSDE(Quadratic(torch.zeros_like(law.centre), torch.eye(law.dim).to(law.centre)))
+    target = LangevinSDE(Quadratic(torch.zeros_like(law.centre), HALF * torch.eye(law.dim).to(law.centre)))
     while len(law.layers) < most and best.ess < enough:
         start = None
         if len(turned):
             unit = turned / turned.norm(dim=1, keepdim=True)
             start = RidgeSpline.identity(Ridges.spanning(white.x, unit, engine.cells))
-        problem = StepProblem.start(target, white, torch.zeros_like(white.x), FAR)
-        phi = engine.solve(problem, engine.begin(target, white, start), generator).psi
-        white = push(phi, white).pool
+        problem = StepProblem.start(target, white, torch.zeros_like(white.x), 1 / HALF)
+        try:
+            phi = engine.solve(problem, engine.begin(target, white, start), generator).psi
+            white = push(phi, white).pool
+        except FilterError:
+            # The layers so far are a law all the same, and their agreement says how good.
+            break
         law = PulledBack(law.centre, law.root, (*law.layers, phi))
         found = Refit(law, _agreement(law, pool))
         if found.ess <= best.ess:
