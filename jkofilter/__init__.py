@@ -10,6 +10,7 @@ from jkofilter.filters import (
     JKOFilter,
     KalmanFilter,
     ParticleFilter,
+    ProductFilter,
     StepInfo,
     UnscentedKalmanFilter,
 )
@@ -34,7 +35,7 @@ from jkofilter.models import (
 )
 from jkofilter.numerics import metrics
 from jkofilter.run import FilterResult, Tracker, run_filter
-from jkofilter.scenario import Scenario
+from jkofilter.scenario import FilterStudy, Scenario
 from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
 from jkofilter.transport.assimilation import UpdateSettings
 from jkofilter.transport.belief import TransportBelief
@@ -54,6 +55,7 @@ __all__ = [
     "Filter",
     "FilterError",
     "FilterResult",
+    "FilterStudy",
     "FlowCase",
     "FlowStudy",
     "GaussianBelief",

@@ -15,9 +15,10 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.series import ObservationSeries
+from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics import metrics
 from jkofilter.run import FilterResult, Tracker, failed, run_filter
-from jkofilter.scenario import Scenario
+from jkofilter.scenario import FilterStudy, Scenario
 
 FRAMES = 150
 MAX_FRAMES = 600
@@ -93,7 +94,8 @@ def run_scenario(
     Raises:
         InputError: an unknown name, no seeds, or a filter cannot be built for the model.
     """
-    chosen = scenario.select(None if names is None else list(names))
+    wanted = None if names is None else list(names)
+    chosen = scenario.select(wanted)
     seed_list = list(range(scenario.seeds) if seeds is None else seeds)
     if not seed_list:
         raise InputError("seeds must hold at least one seed.")
@@ -113,7 +115,8 @@ def run_scenario(
                 row |= _compared(result, results.get(scenario.reference), scenario.kl)
             rows.append(_labels(scenario, name, seed) | row)
             on_run(name, seed)
-        rows += _at_equal_time(scenario, filters, series, seed, rows, results, on_run)
+        matched = {n: make for n, make in scenario.matched.items() if wanted is None or n in wanted}
+        rows += _at_equal_time(scenario, matched, filters, (series, seed), rows, results, on_run)
         if first is None:
             shown = next((name for name in filters if name != scenario.reference), scenario.reference)
             try:
@@ -132,20 +135,21 @@ def _labels(scenario: Scenario, name: str, seed: int) -> dict[str, Any]:
 
 def _at_equal_time(
     scenario: Scenario,
+    matched: Mapping[str, Callable[[StateSpaceModel, int], Filter]],
     filters: Mapping[str, Filter],
-    series: ObservationSeries,
-    seed: int,
+    data: tuple[ObservationSeries, int],
     rows: Sequence[Mapping[str, Any]],
     results: dict[str, FilterResult],
     on_run: Callable[[str, int], None],
 ) -> list[dict[str, Any]]:
     """Runs of the matched filters of one seed, given the wall time of the first filter beside the reference."""
+    series, seed = data
     lead = next((name for name in filters if name != scenario.reference), None)
     budget = next((row["seconds"] for row in rows if row["filter"] == lead and row["seed"] == seed), None)
     if budget is None:
         return []
     found: list[dict[str, Any]] = []
-    for name, make in scenario.matched.items():
+    for name, make in matched.items():
         _, trial = _measured(make(scenario.model, TRIAL), series, scenario.until, seed)
         count = int(min(max(budget / trial["seconds"] * TRIAL, MIN_MATCHED), MAX_MATCHED))
         result, row = _measured(make(scenario.model, count), series, scenario.until, seed)
@@ -224,3 +228,47 @@ def _compared(result: FilterResult, reference: FilterResult | None, kl: bool) ->
         "sd_ratio": math.sqrt((ours.covariance.diagonal() / exact.covariance.diagonal()).mean().item()),
         "log_evidence_error": (result.log_evidence[-1] - reference.log_evidence[-1]).item(),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class StudyBenchmark:
+    """All runs of a filter study.
+
+    Attributes:
+        study: what was run.
+        benchmarks: one a scenario.
+        records: their records together.
+    """
+
+    study: FilterStudy
+    benchmarks: tuple[Benchmark, ...]
+    records: pd.DataFrame
+
+
+def run_filter_study(
+    study: FilterStudy,
+    names: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+    on_run: Callable[[str, int], None] = lambda name, seed: None,
+) -> StudyBenchmark:
+    """Run every scenario of a study; a named filter that a scenario lacks is left out there.
+
+    Raises:
+        InputError: a name is in none of the scenarios, or no seeds.
+    """
+    wanted = None if names is None else list(names)
+    for name in wanted or ():
+        if name not in study.filters:
+            raise InputError(f"filters names no filter {name!r}; this study has {', '.join(study.filters)}.")
+    seed_list = None if seeds is None else list(seeds)
+    benchmarks = []
+    for scenario in study.scenarios:
+        own = None if wanted is None else [n for n in wanted if n in scenario.filters or n in scenario.matched]
+        chosen = None if seed_list is None else [seed for seed in seed_list if seed < scenario.seeds] or seed_list[:1]
+
+        def told(name: str, seed: int, case: str = scenario.name) -> None:
+            on_run(f"{name}, {case}", seed)
+
+        benchmarks.append(run_scenario(scenario, own, chosen, told))
+    records = pd.concat([benchmark.records for benchmark in benchmarks], ignore_index=True)
+    return StudyBenchmark(study, tuple(benchmarks), records)

@@ -17,10 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import jkofilter
-from jkofilter.benchmark import run_scenario
+from jkofilter.benchmark import run_filter_study, run_scenario
 from jkofilter.errors import InputError
-from jkofilter.report import require_writable, summarise, write_files, write_study
-from jkofilter.scenario import Scenario
+from jkofilter.report import (
+    require_writable,
+    summarise,
+    summarise_study,
+    write_files,
+    write_filter_study,
+    write_study,
+)
+from jkofilter.scenario import FilterStudy, Scenario
 from jkofilter.study import FlowStudy
 from jkofilter.study_run import run_study
 
@@ -63,6 +70,8 @@ def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files."
         scenario = Scenario.load(file)
         if isinstance(scenario, FlowStudy):
             names = list(scenario.methods)
+        elif isinstance(scenario, FilterStudy):
+            names = scenario.filters
         else:
             names = [*(n for n in scenario.filters if n != scenario.reference), scenario.reference]
         table.add_row(str(file), ", ".join(names), str(scenario.seeds), scenario.description)
@@ -70,10 +79,12 @@ def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files."
 
 
 def _run_any(
-    scenario: Scenario | FlowStudy, filters: str | None, seeds: str | None, out: str | None, plots: bool
+    scenario: Scenario | FilterStudy | FlowStudy, filters: str | None, seeds: str | None, out: str | None, plots: bool
 ) -> None:
     if isinstance(scenario, FlowStudy):
         report_study(scenario, filters, seeds, out, plots)
+    elif isinstance(scenario, FilterStudy):
+        report_filter_study(scenario, filters, seeds, out, plots)
     else:
         run_and_report(scenario, filters, seeds, out, plots)
 
@@ -113,6 +124,62 @@ def report_study(study: FlowStudy, filters: str | None, seeds: str | None, out: 
         _complain(f"{row.method}, {row.case}, seed {row.seed}: {row.status}")
     if len(failed):
         raise typer.Exit(1)
+
+
+def report_filter_study(
+    study: FilterStudy, filters: str | None, seeds: str | None, out: str | None, plots: bool
+) -> None:
+    """Run a filter study, print the table, write the files; exit code 1 when a run failed.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was written then.
+    """
+    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
+    if names is not None and not names:
+        raise InputError(f"filters must name at least one of {', '.join(study.filters)}.")
+    seed_list = None if seeds is None else parse_seeds(seeds, study.seeds)
+    folder = require_writable(out or Path("out") / study.name)
+    console = _console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(study.name, total=None)
+
+        def advance(name: str, seed: int) -> None:
+            progress.update(task, description=f"{study.name}: {name}, seed {seed}")
+            if not console.is_terminal:
+                console.print(f"done: {name}, seed {seed}")
+
+        outcome = run_filter_study(study, names, seed_list, advance)
+    console.print(f"[bold]{study.name}[/bold]: {study.description}")
+    console.print(_filter_study_table(summarise_study(outcome.records)))
+    for path in write_filter_study(outcome, folder, plots):
+        console.print(f"wrote {path}", soft_wrap=True)
+    failed = outcome.records[outcome.records["status"] != "ok"]
+    for row in failed.itertuples():
+        _complain(f"{row.filter}, {row.scenario}, seed {row.seed}: {row.status}")
+    if len(failed):
+        raise typer.Exit(1)
+
+
+def _filter_study_table(summary: pd.DataFrame) -> Table:
+    table = Table(title=f"medians over seeds; {torch.get_num_threads()} threads")
+    measures = {
+        "kl_reference": "KL(ref, filter)",
+        "kl_filter": "KL(filter, ref)",
+        "mean_error": "mean error / sd",
+        "sd_ratio": "sd / sd of ref",
+        "log_evidence_error": "|log evidence error|",
+        "seconds": "seconds",
+    }
+    shown = {name: title for name, title in measures.items() if summary[name].notna().any()}
+    for heading in ("scenario", "filter", "runs"):
+        table.add_column(heading)
+    for heading in shown.values():
+        table.add_column(heading, justify="right")
+    for _, row in summary.iterrows():
+        runs = f"{row['runs']:.0f}" + (f" ({row['failed']:.0f} failed)" if row["failed"] else "")
+        table.add_row(row["scenario"], row["filter"], runs, *(_pair(row[name], math.nan) for name in shown))
+    return table
 
 
 def _study_table(records: pd.DataFrame) -> Table:
@@ -246,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _call(app, arguments, "jkofilter")
 
 
-def main_for_scenario(scenario: Scenario | FlowStudy, arguments: Sequence[str] | None = None) -> None:
+def main_for_scenario(scenario: Scenario | FilterStudy | FlowStudy, arguments: Sequence[str] | None = None) -> None:
     """The command line of one scenario file: the options of ``jkofilter run`` without the path."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

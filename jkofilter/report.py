@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jkofilter.benchmark import Benchmark
+from jkofilter.benchmark import Benchmark, StudyBenchmark
 from jkofilter.errors import InputError
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
-from jkofilter.study_plotting import error_figure, projection_figure
+from jkofilter.study_plotting import error_figure, filter_error_figure, projection_figure
 from jkofilter.study_run import StudyRecords
 
 
@@ -130,6 +130,35 @@ def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list
             pictures[f"projection_{case.dim}"] = projection_figure(case, method, law)
     for name, figure in pictures.items():
         written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
+    return written
+
+
+def summarise_study(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per scenario and filter: runs, failures, and medians of the figures over the seeds that did not fail."""
+    keys = ["scenario", "dim", "filter"]
+    good = records[records["status"] == "ok"].assign(
+        log_evidence_error=lambda frame: frame["log_evidence_error"].astype(float).abs()
+    )
+    figures = ["kl_reference", "kl_filter", "mean_error", "sd_ratio", "log_evidence_error", "seconds"]
+    runs = records.groupby(keys, sort=False).size().rename("runs")
+    medians = good.groupby(keys, sort=False)[figures].median()
+    failed = (runs - good.groupby(keys, sort=False).size().reindex(runs.index, fill_value=0)).rename("failed")
+    return pd.concat([runs, failed, medians], axis=1).reset_index()
+
+
+def write_filter_study(outcome: StudyBenchmark, folder: Path, plots: bool = True) -> list[Path]:
+    """Write every run, the summary and the picture of errors over the scenarios.
+
+    Returns:
+        What was written.
+    """
+    written = [
+        _written(folder / "runs.csv", lambda path: outcome.records.to_csv(path, index=False)),
+        _written(folder / "summary.csv", lambda path: summarise_study(outcome.records).to_csv(path, index=False)),
+    ]
+    if plots:
+        picture = filter_error_figure(summarise_study(outcome.records), outcome.study)
+        written.append(_written(folder / "error.png", partial(picture.savefig, format="png")))
     return written
 
 

@@ -96,7 +96,8 @@ class Scenario:
         if names is None:
             return self.filters
         for name in names:
-            self._require_filter(name, "filters")
+            if name not in self.matched:
+                self._require_filter(name, "filters")
         return {name: make for name, make in self.filters.items() if name in names or name == self.reference}
 
     def data(self, seed: int) -> tuple[Tensor | None, ObservationSeries]:
@@ -106,7 +107,7 @@ class Scenario:
         return simulate(self.model, self.times, seed=seed, substep=self.substep)
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Scenario | FlowStudy:
+    def load(path: str | os.PathLike[str]) -> Scenario | FilterStudy | FlowStudy:
         """The ``SCENARIO`` of a Python file, loaded by its path, as if the file were run.
 
         The file may import its neighbours, and define dataclasses and whatever else looks itself up in ``sys.modules``.
@@ -136,8 +137,11 @@ class Scenario:
             if folder in sys.path:
                 sys.path.remove(folder)
         scenario = getattr(module, "SCENARIO", None)
-        if not isinstance(scenario, Scenario | FlowStudy):
-            raise InputError(f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...) or FlowStudy(...).")
+        if not isinstance(scenario, Scenario | FilterStudy | FlowStudy):
+            raise InputError(
+                f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...), FilterStudy(...) or "
+                "FlowStudy(...)."
+            )
         return scenario
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
@@ -147,6 +151,47 @@ class Scenario:
             arguments: instead of those of the command line.
         """
         # The command line sits above; imported here so that module imports keep pointing downwards.
+        from jkofilter.cli import main_for_scenario
+
+        main_for_scenario(self, arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class FilterStudy:
+    """The same filters on a family of scenarios, such as one problem in several dimensions.
+
+    Attributes:
+        name: used for the output folder.
+        scenarios: in the order of the pictures; their names label the cases.
+        description: one sentence.
+
+    Raises:
+        InputError: no scenarios, or a name used twice.
+    """
+
+    name: str
+    scenarios: Sequence[Scenario]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        names = [scenario.name for scenario in self.scenarios]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"scenarios must be at least one, with different names, got {', '.join(names) or 'none'}.")
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds of any of them."""
+        return max(scenario.seeds for scenario in self.scenarios)
+
+    @property
+    def filters(self) -> list[str]:
+        """Names of all filters in any of the scenarios, the references last."""
+        references = list(dict.fromkeys(scenario.reference for scenario in self.scenarios))
+        names = dict.fromkeys(name for one in self.scenarios for name in (*one.filters, *one.matched))
+        return [*(name for name in names if name not in references), *references]
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run this study from its own file, with the options of ``jkofilter run``."""
         from jkofilter.cli import main_for_scenario
 
         main_for_scenario(self, arguments)

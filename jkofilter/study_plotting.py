@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from jkofilter._typing import Density
 from jkofilter.models.state_space import sample_prior
 from jkofilter.plotting import COLOURS, DPI, FONT, LINES
+from jkofilter.scenario import FilterStudy
 from jkofilter.study import FlowCase, FlowStudy
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -76,6 +77,45 @@ def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
 def _published(axis: Axes, figures: Mapping[int, float]) -> None:
     if figures:
         axis.plot(list(figures), list(figures.values()), "x:", color="black", label="ICNN-JKO (published)", ms=6)
+
+
+def filter_error_figure(summary: pd.DataFrame, study: FilterStudy) -> Figure:
+    """Medians of mean error, log evidence error and wall time of every filter against dimension (or scenario).
+
+    Args:
+        summary: of ``summarise_study``.
+        study: names the references, which have no error.
+    """
+    panels = {
+        "mean_error": "error of the mean\n(posterior standard deviations)",
+        "log_evidence_error": "error of the log evidence (nats)",
+        "seconds": "wall time of a run (s)",
+    }
+    by_dim = summary["dim"].nunique() == summary["scenario"].nunique()
+    figure = Figure(figsize=(4.1 * len(panels), 4.2), dpi=DPI, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    names = [name for name in study.filters if name in set(summary["filter"])]
+    for axis, (measure, label) in zip(axes, panels.items(), strict=True):
+        for k, name in enumerate(names):
+            own = summary[summary["filter"] == name].dropna(subset=measure)
+            if len(own):
+                style = {"color": COLOURS[k % 6], "linestyle": LINES[k % 6], "marker": MARKERS[k % 6]}
+                axis.plot(
+                    own["dim" if by_dim else "scenario"], own[measure].clip(lower=LEAST), label=name, ms=6, **style
+                )
+        axis.set_yscale("log")
+        axis.set_ylabel(label, fontsize=FONT)
+        axis.set_xlabel("dimension d" if by_dim else "scenario", fontsize=FONT)
+        if by_dim:
+            dims = sorted(summary["dim"].unique())
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(dims, [str(d) for d in dims])
+            axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=FONT - 1)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    return figure
 
 
 def projection_figure(case: FlowCase, name: str, law: Density) -> Figure:
