@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jkofilter.beliefs import BELIEF_TYPES
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Filter, as_reading
 from jkofilter.models.series import ObservationSeries
+from jkofilter.transport.storage import decoded_belief, encoded_belief
 
 if TYPE_CHECKING:
     import xarray
@@ -174,15 +174,15 @@ class FilterResult:
         """Write everything, beliefs included, to one file (torch format, plain tensors and numbers only).
 
         Raises:
-            InputError: the folder of ``path`` is not there.
+            InputError: the folder of ``path`` is not there, or a belief holds a prior or map that is not stored.
         """
         if not Path(path).absolute().parent.is_dir():
             raise InputError(f"path {os.fspath(path)!r} lies in a folder that does not exist; make the folder first.")
         document = {f.name: getattr(self, f.name) for f in fields(self)}
-        document["infos"] = [_encode(info) for info in self.infos]
-        document["predict_infos"] = [_encode(info) for info in self.predict_infos]
-        document["final"] = _encode(self.final)
-        document["beliefs"] = [_encode(belief) for belief in self.beliefs]
+        document["infos"] = [{"fields": vars(info)} for info in self.infos]
+        document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
+        document["final"] = encoded_belief(self.final)
+        document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
         temporary = Path(f"{os.fspath(path)}.part")
         torch.save(document, temporary)
         temporary.replace(path)
@@ -198,21 +198,13 @@ class FilterResult:
             document = torch.load(path, map_location="cpu", weights_only=True)
             document["infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["infos"])
             document["predict_infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["predict_infos"])
-            document["final"] = _decode_belief(document["final"])
-            document["beliefs"] = tuple(_decode_belief(entry) for entry in document["beliefs"])
+            document["final"] = decoded_belief(document["final"])
+            document["beliefs"] = tuple(decoded_belief(entry) for entry in document["beliefs"])
             return cls(**document)
         except FileNotFoundError as error:
             raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
         except _NOT_A_RESULT as error:
             raise InputError(f"path {os.fspath(path)!r} is not a result written by FilterResult.save().") from error
-
-
-def _encode(value: Any) -> dict[str, Any]:
-    return {"type": type(value).__name__, "fields": {f.name: getattr(value, f.name) for f in fields(value)}}
-
-
-def _decode_belief(entry: dict[str, Any]) -> Belief:
-    return BELIEF_TYPES[entry["type"]](**entry["fields"])
 
 
 def run_filter(

@@ -108,7 +108,7 @@ def auxiliary_metropolis(
     """Metropolis-Hastings with proposals N(phi(z), I) (Mokrov et al. 2021, appendix B, there in one dimension).
 
     With c = -2 g, the log acceptance ratio is
-    (c - c')/2 + z . phi(z') - |phi(z')|^2/2 - z' . phi(z) + |phi(z)|^2/2: what is left of target and proposal densities.
+    (c - c')/2 + z . phi(z') - |phi(z')|^2/2 - z' . phi(z) + |phi(z)|^2/2: what target and proposal densities leave.
     """
     centre = phi(z, -2 * value)
     proposal = centre + _normal(z, generator)
@@ -124,6 +124,6 @@ def independence(z: Points, c: Scalars) -> Points:
 
 
 def root_of_misfit(z: Points, c: Scalars) -> Points:
-    """phi = sqrt(c), the choice of Mokrov et al. (2021), spread evenly over the coordinates; zero where c is negative."""
+    """phi = sqrt(c), the choice of Mokrov et al. (2021), spread over the coordinates; zero where c is negative."""
     d = z.shape[-1]
     return (c.clamp(min=0, max=1e12) / d).sqrt().unsqueeze(-1).expand(-1, d)

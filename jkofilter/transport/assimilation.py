@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.errors import FilterError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.numerics.mcmc import (
     AuxiliaryFunction,
@@ -61,6 +61,9 @@ class UpdateSettings:
         agreement: effective share of the particles weighted to the refitted law that is good enough.
         layers: most layers of a refitted law.
         engine: fits the layers.
+
+    Raises:
+        InputError: a setting cannot be used.
     """
 
     moves: tuple[Move, ...] = ("elliptical-slice", "global")
@@ -70,6 +73,20 @@ class UpdateSettings:
     agreement: float = 0.9
     layers: int = 3
     engine: RidgeEngine = field(default_factory=lambda: RidgeEngine(cells=16))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.moves, tuple) or not self.moves or set(self.moves) - set(MOVES):
+            raise InputError(f"moves must be a tuple of some of {', '.join(MOVES)}, got {self.moves!r}.")
+        if not isinstance(self.sweeps, int) or self.sweeps < 1:
+            raise InputError(f"sweeps must be a positive integer, got {self.sweeps!r}.")
+        if not 0 < self.ess < 1:
+            raise InputError(f"ess must be a share between 0 and 1, got {self.ess!r}.")
+        if not callable(self.auxiliary):
+            raise InputError("auxiliary must be a function phi(z, c).")
+        if not 0 < self.agreement <= 1:
+            raise InputError(f"agreement must be a share above 0 and up to 1, got {self.agreement!r}.")
+        if not isinstance(self.layers, int) or self.layers < 0:
+            raise InputError(f"layers must be an integer of zero or more, got {self.layers!r}.")
 
 
 @dataclass(frozen=True, eq=False)

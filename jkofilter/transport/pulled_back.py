@@ -82,7 +82,7 @@ class PulledBack(Distribution):
             total = total + log_det(factorised(hessian))
         return total - 0.5 * u.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008
         """Draws, from torch's global generator as with any distribution."""
         u = torch.randn(*sample_shape, self.dim, dtype=self.centre.dtype, device=self.centre.device)
         return self.restore(u.reshape(-1, self.dim)).reshape(*sample_shape, self.dim)
