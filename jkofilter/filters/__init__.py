@@ -7,6 +7,7 @@ from jkofilter.filters.grid import GridFilter
 from jkofilter.filters.jko import JKOFilter
 from jkofilter.filters.kalman import KalmanFilter
 from jkofilter.filters.particle import ParticleFilter
+from jkofilter.filters.product import ProductFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "JKOFilter",
     "KalmanFilter",
     "ParticleFilter",
+    "ProductFilter",
     "StepInfo",
     "UnscentedKalmanFilter",
 ]
