@@ -8,14 +8,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracles import OrnsteinUhlenbeck, law_of
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 import jkofilter as jf
 
@@ -44,6 +45,8 @@ CASES = {
     "jko-bdf2": Case(lambda m: jf.JKOFilter(m, scheme="bdf2"), 1e-3),
     # First order: the local error estimate holds 5e-5 per step, and hundreds of steps add up.
     "jko-implicit-euler": Case(lambda m: jf.JKOFilter(m, scheme="implicit-euler", step=0.02), 2e-2),
+    # Brenier maps on a pool of particles, as in any dimension; samples and density are those of the maps.
+    "jko-ridge": Case(lambda m: jf.JKOFilter(m, transport="ridge", pool=PARTICLES), MONTE_CARLO, inflated=True),
     "grid": Case(lambda m: jf.GridFilter(m, cells=1_000), 1e-4),
     "grid-bounds": Case(lambda m: jf.GridFilter(m, bounds=(-9.0, 9.0), cells=2_000), 1e-4),
     "particle": Case(lambda m: jf.ParticleFilter(m, PARTICLES, substep=0.01), MONTE_CARLO, inflated=True),
@@ -112,8 +115,18 @@ def _gen(seed: int = 0) -> torch.Generator:
 
 
 def _state(belief: jf.Belief) -> dict[str, object]:
-    """Everything public in a belief, copied."""
-    return copy.deepcopy({k: v for k, v in vars(belief).items() if k in belief.__dataclass_fields__})
+    """Everything public in a belief, copied; what it is made of taken apart into tensors and numbers."""
+    return copy.deepcopy(_parts(belief))
+
+
+def _parts(thing: Any, name: str = "") -> dict[str, object]:
+    if isinstance(thing, tuple):
+        return {k: v for i, part in enumerate(thing) for k, v in _parts(part, f"{name}.{i}").items()}
+    if is_dataclass(thing) or isinstance(thing, Distribution):
+        public = {f.name for f in fields(thing)} if is_dataclass(thing) else {k for k in vars(thing) if k[0] != "_"}
+        kind = {f"{name}.kind": type(thing).__name__}
+        return kind | {k: v for part in public for k, v in _parts(getattr(thing, part), f"{name}.{part}").items()}
+    return {name: thing}
 
 
 def _same(a: dict[str, object], b: dict[str, object]) -> bool:
@@ -391,7 +404,7 @@ def test_save_and_load(result: jf.FilterResult, tmp_path: Path) -> None:
     assert torch.equal(back.final.sample(5), result.final.sample(5))
 
 
-@pytest.mark.parametrize("name", ["particle", "kalman", "unscented", "ensemble"])
+@pytest.mark.parametrize("name", ["jko-ridge", "particle", "kalman", "unscented", "ensemble"])
 def test_two_dimensions_against_the_exact_filter(name: str) -> None:
     """Two independent OU coordinates turned by 30 degrees: filters that take d > 1 against two scalar Kalman runs."""
     cosine, sine = math.cos(math.pi / 6), 0.5
