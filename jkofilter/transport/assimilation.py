@@ -45,6 +45,8 @@ MAX_TEMPERATURES = 200
 ENOUGH_FOR_COVARIANCE = 5
 """Particles per dimension from which their covariance is used."""
 FLOOR_OF_VARIANCE = 1e-12
+POOR = 0.5
+"""Agreement below which the status says so: the particles are those of the posterior still, the density is not."""
 _STEP, _STEP_WANTED, _STEP_GAIN = 0.5, 0.3, 0.5
 """First Crank-Nicolson step, the acceptance it is tuned to, and how fast."""
 
@@ -193,8 +195,10 @@ def assimilate(
         details |= renewed.details
         log_evidence = renewed.log_evidence
     x = pool.x if renewed is None or renewed.x is None else renewed.x
-    status = "ok" if fitted.ess >= settings.agreement else f"the refitted law has an agreement of {fitted.ess:.2f} only"
-    details["agreement"] = fitted.ess
+    # Draws of the fitted law tell more than particles it was fitted to.
+    agreement = details.get("global_ess", fitted.ess)
+    status = "ok" if agreement >= POOR else f"the refitted law agrees with the posterior to {agreement:.2f} only"
+    details["agreement"] = agreement
     details["layers"] = float(len(fitted.law.layers))
     law = fitted.law
     after = TransportBelief(belief.time, law, (), law.pool(x), x, belief.log_evidence + log_evidence)
