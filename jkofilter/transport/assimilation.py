@@ -9,46 +9,30 @@ weighed against the exact product.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
-from jkofilter._typing import Matrix, Points, Scalars, State
+from jkofilter._typing import Points, Scalars
 from jkofilter.errors import FilterError, InputError
-from jkofilter.numerics.linalg import safe_cholesky
-from jkofilter.numerics.mcmc import (
-    AuxiliaryFunction,
-    LogTarget,
-    Moved,
-    auxiliary_metropolis,
-    crank_nicolson,
-    elliptical_slice,
-    independence,
-)
+from jkofilter.numerics.mcmc import AuxiliaryFunction, independence
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.tempering import next_temperature
 from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
 from jkofilter.transport.belief import TransportBelief
 from jkofilter.transport.convex import Pool, push
 from jkofilter.transport.engines import RidgeEngine
+from jkofilter.transport.moves import MOVES, Move, Mover
 from jkofilter.transport.pulled_back import PulledBack, Refit, refit
 from jkofilter.transport.ridge import RidgeSpline
 
-Move: TypeAlias = Literal["elliptical-slice", "crank-nicolson", "auxiliary", "global"]
-MOVES: tuple[Move, ...] = ("elliptical-slice", "crank-nicolson", "auxiliary", "global")
 LogLikelihood: TypeAlias = Callable[[Points], Scalars]
 MAX_TEMPERATURES = 200
-ENOUGH_FOR_COVARIANCE = 5
-"""Particles per dimension from which their covariance is used."""
-FLOOR_OF_VARIANCE = 1e-12
 POOR = 0.5
 """Agreement below which the status says so: the particles are those of the posterior still, the density is not."""
-_STEP, _STEP_WANTED, _STEP_GAIN = 0.5, 0.3, 0.5
-"""First Crank-Nicolson step, the acceptance it is tuned to, and how fast."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class UpdateSettings:
 
     Attributes:
         moves: kernels, applied in this order at every temperature; "global" once, after the last.
-        sweeps: how often the local ones are applied at each temperature.
+        sweeps: how often the local ones are applied at each temperature, at least; more while particles drift.
         ess: share of the particles that a temperature step keeps effective.
         auxiliary: phi(z, c) of the "auxiliary" kernel.
         agreement: effective share of the particles weighted to the refitted law that is good enough.
@@ -99,7 +83,8 @@ class Assimilated:
         belief: one map deep.
         log_evidence: of this reading, nats.
         ess: of the particles reweighted in one go, before any tempering.
-        details: temperatures, acceptance of each kernel, agreement of the refit, evaluations a particle.
+        details: temperatures, most sweeps at one of them, acceptance of each kernel, agreement of the refit,
+            evaluations a particle.
         status: "ok", or what the reader of the posterior should know.
     """
 
@@ -217,9 +202,8 @@ def _tempered(
     space: BaseSpace, swarm: _Swarm, log_likelihood: LogLikelihood, settings: UpdateSettings, generator: Generator
 ) -> tuple[_Swarm, float, dict[str, float]]:
     """Particles of the posterior, the log evidence, and what it took."""
-    temperature, log_evidence, count, asked = 0.0, 0.0, 0, 0.0
-    acceptance: dict[str, list[float]] = {}
-    step = _STEP
+    temperature, log_evidence, count = 0.0, 0.0, 0
+    mover = Mover(settings.moves, settings.sweeps, settings.auxiliary, generator)
     while temperature < 1:
         after = next_temperature(swarm.log_likelihood, temperature, settings.ess)
         weights = (after - temperature) * swarm.log_likelihood
@@ -231,86 +215,14 @@ def _tempered(
             z, x = space.states(u)
             return heat * log_likelihood(x) + space.correction(z)
 
-        u, value = swarm.u, temperature * swarm.log_likelihood + swarm.correction
-        frame = _Frame.around(u)
-        for _ in range(settings.sweeps):
-            for move in settings.moves:
-                if move == "global":
-                    continue
-                moved = _apply(move, frame, u, value, target, step, settings, generator)
-                u, value, asked = moved.z, moved.value, asked + moved.evaluations
-                acceptance.setdefault(move, []).append(moved.acceptance)
-                if move == "crank-nicolson":
-                    step = min(max(step * math.exp(_STEP_GAIN * (moved.acceptance - _STEP_WANTED)), 1e-3), 1.0)
+        u, _ = mover.settled(swarm.u, temperature * swarm.log_likelihood + swarm.correction, target)
         z, x = space.states(u)
         swarm = _Swarm(u, z, x, log_likelihood(x), space.correction(z))
         if count == MAX_TEMPERATURES and temperature < 1:
             raise FilterError(f"tempering reaches {temperature:.3g} of the reading in {count} steps and is given up")
-    details = {"temperatures": float(count), "evaluations": asked + count}
-    details |= {f"acceptance_{move}": sum(values) / len(values) for move, values in acceptance.items()}
+    details = {"temperatures": float(count), "sweeps": float(mover.most), "evaluations": mover.evaluations + count}
+    details |= {f"acceptance_{move}": sum(values) / len(values) for move, values in mover.acceptance.items()}
     return swarm, log_evidence, details
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """Coordinates v, u = mean + factor v, in which the particles have no mean and unit covariance.
-
-    A posterior narrower than the base law makes kernels for N(u; 0, I) propose far too boldly; in v they do not.
-    """
-
-    mean: State
-    factor: Matrix
-
-    @staticmethod
-    def around(u: Points) -> _Frame:
-        """Moments of the particles; too few for a covariance give their variances alone."""
-        n, d = u.shape
-        mean = u.mean(0)
-        covariance = (u - mean).mT @ (u - mean) / n
-        if n < ENOUGH_FOR_COVARIANCE * d:
-            covariance = torch.diag(covariance.diagonal())
-        floor = FLOOR_OF_VARIANCE * torch.eye(d, dtype=u.dtype, device=u.device)
-        return _Frame(mean, safe_cholesky(covariance + floor)[0])
-
-    def into(self, u: Points) -> Points:
-        """v of u."""
-        return torch.linalg.solve_triangular(self.factor, (u - self.mean).mT, upper=False).mT
-
-    def out(self, v: Points) -> Points:
-        """u of v."""
-        return self.mean + v @ self.factor.mT
-
-
-def _apply(
-    move: Move,
-    frame: _Frame,
-    u: Points,
-    value: Scalars,
-    target: LogTarget,
-    step: float,
-    settings: UpdateSettings,
-    generator: Generator,
-) -> Moved:
-    if move == "auxiliary":
-        return auxiliary_metropolis(u, value, target, settings.auxiliary, generator)
-
-    def framed(v: Points) -> Scalars:
-        inner = frame.out(v)
-        return target(inner) + _tilt(inner, v)
-
-    v = frame.into(u)
-    start = value + _tilt(u, v)
-    if move == "elliptical-slice":
-        moved = elliptical_slice(v, start, framed, generator)
-    else:
-        moved = crank_nicolson(v, start, framed, step, generator)
-    u = frame.out(moved.z)
-    return Moved(u, moved.value - _tilt(u, moved.z), moved.acceptance, moved.evaluations)
-
-
-def _tilt(u: Points, v: Points) -> Scalars:
-    """log N(u; 0, I) - log N(v; 0, I), up to a constant: the target's base law is that of u, the kernels' that of v."""
-    return 0.5 * (v.square() - u.square()).sum(-1)
 
 
 def _posterior_pool(space: BaseSpace, swarm: _Swarm, log_likelihood: LogLikelihood, log_evidence: float) -> Pool:
