@@ -22,7 +22,7 @@ from jkofilter.numerics.mcmc import AuxiliaryFunction, independence
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.tempering import next_temperature
 from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
-from jkofilter.transport.belief import TransportBelief
+from jkofilter.transport.belief import TransportBelief, prior_log_prob
 from jkofilter.transport.convex import Pool, push
 from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.moves import MOVES, Move, Mover
@@ -121,7 +121,7 @@ class BaseSpace:
         """log of the belief's base density over that of ``law``, (n,)."""
         if self.exact:
             return z.new_zeros(len(z))
-        return self.belief.prior.log_prob(z).detach() - self.law.log_prob(z)
+        return prior_log_prob(self.belief.prior, z) - self.law.log_prob(z)
 
     def log_prob(self, x: Points) -> Scalars:
         """Log density of the belief at any points."""

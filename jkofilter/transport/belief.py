@@ -84,7 +84,7 @@ class TransportBelief:
         for psi in reversed(self.maps):
             base, log_det = inverse(psi, base)
             lost = lost + log_det
-        total[finite] = self.prior.log_prob(base).detach() - lost
+        total[finite] = prior_log_prob(self.prior, base) - lost
         return total
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
@@ -123,6 +123,22 @@ class TransportBelief:
         n = self.pool.x.shape[0]
         weights = torch.full((n,), -torch.tensor(float(n)).log().item()).to(self.pool.x)
         return ParticleBelief(self.time, self.pool.x[:, list(coordinates)], weights)
+
+
+def prior_log_prob(prior: Distribution, x: Points) -> Scalars:
+    """Log density of a prior at any points, (n,): minus infinity outside its support."""
+    # NotImplementedError is how torch says that a distribution has none.
+    try:
+        support = prior.support
+    except NotImplementedError:
+        support = None
+    if support is None:
+        return prior.log_prob(x).detach()
+    # constraints.real takes a state for d numbers, constraints.real_vector for one.
+    inside = support.check(x).reshape(len(x), -1).all(-1)
+    value = x.new_full((len(x),), -torch.inf)
+    value[inside] = prior.log_prob(x[inside]).detach()
+    return value
 
 
 def prior_pool(prior: Distribution, x: Points) -> Pool:

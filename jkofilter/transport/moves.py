@@ -28,8 +28,8 @@ ENOUGH_FOR_COVARIANCE = 5
 FLOOR_OF_VARIANCE = 1e-12
 WIDER = 1.2
 """Deviations of the kernels' own law over those of the particles. Reweighted particles are narrower than their law, the
-more so the fewer they are; a kernel that takes their word for it keeps them so, and after tens of temperatures they have
-collapsed along the way of the reading (forty deviations away, 500 particles ended 28 deviations short)."""
+more so the fewer they are; a kernel that takes their word for it keeps them so, and after tens of temperatures they
+have collapsed along the way of the reading (forty deviations away, 500 particles ended 28 deviations short)."""
 MOST_SWEEPS = 15
 """Times the sweeps asked for."""
 DRIFT = 5.0
