@@ -43,6 +43,7 @@ from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.icnn import ICNN
 from jkofilter.transport.icnn_engine import ICNNEngine
+from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
 from jkofilter.transport.solve import solve_jko
 
 __version__ = "0.1.0"
@@ -88,6 +89,7 @@ __all__ = [
     "Rotated",
     "Scenario",
     "SineQuadratic",
+    "SoftMaximumEngine",
     "StateSpaceModel",
     "StepInfo",
     "StochasticVolatility",

@@ -17,6 +17,7 @@ from jkofilter.transport.icnn import ICNN
 from jkofilter.transport.icnn_engine import network_of
 from jkofilter.transport.interpolated import Interpolated
 from jkofilter.transport.ridge import Ridges, RidgeSpline
+from jkofilter.transport.soft_maximum import SoftMaximum
 
 D = 3
 
@@ -49,12 +50,20 @@ def network(seed: int = 3) -> ICNN:
     return ICNN.random(normals(300, D, seed=seed), (12, 9), 2, 0.6, generator(seed))
 
 
+def soft_maximum(seed: int = 4) -> SoftMaximum:
+    one, deviations = torch.tensor(1.5, dtype=torch.float64), 0.1 * normals(4, D, D, seed=seed)
+    centres, slopes, offsets = normals(4, D, seed=seed + 1), normals(4, D, seed=seed + 2), normals(4, seed=seed + 3)
+    return SoftMaximum(centres, one, torch.linalg.cholesky(spd(D)), deviations, slopes, offsets, -one)
+
+
 FAMILIES: dict[str, Callable[[], ConvexPotential]] = {
     "ridge": ridge,
     "affine": lambda: RidgeSpline.affine(spd(D), normals(D, seed=4)),
     "icnn": network,
+    "soft maximum": soft_maximum,
     "part of a ridge step": lambda: Interpolated(ridge(), 0.3),
     "part of an icnn step": lambda: Interpolated(network(), 0.7),
+    "part of a soft maximum step": lambda: Interpolated(soft_maximum(), 0.4),
 }
 # The second lies far outside the knots and the particles the networks were scaled to.
 POINTS = {"near": normals(40, D, seed=5), "far": 6 * normals(40, D, seed=6)}
@@ -102,8 +111,8 @@ def test_points_that_are_not_finite_cannot_be_inverted(psi: ConvexPotential) -> 
         inverse(psi, torch.full((1, D), math.nan, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("make", [ridge, network], ids=["ridge", "icnn"])
-def test_parameters_determine_the_potential(make: Callable[[], RidgeSpline | ICNN]) -> None:
+@pytest.mark.parametrize("make", [ridge, network, soft_maximum], ids=["ridge", "icnn", "soft maximum"])
+def test_parameters_determine_the_potential(make: Callable[[], RidgeSpline | ICNN | SoftMaximum]) -> None:
     psi = make()
     again = type(psi).from_parameters(psi.parameters())
     assert torch.equal(again.gradient(POINTS["far"]), psi.gradient(POINTS["far"]))
@@ -261,7 +270,7 @@ def test_an_affine_spline_is_the_affine_map() -> None:
     torch.testing.assert_close(psi.hessian(x), matrix.expand(len(x), D, D))
     assert psi.log_det_gradient(x, psi.hessian(x)).abs().max() == 0
     belief = TransportBelief(
-        0.0, MultivariateNormal(shift, spd(D, 1)), (psi, RidgeSpline.affine(spd(D, 2), -shift)), Pool(x, x[:, 0], x)
+        0.0, MultivariateNormal(shift, spd(D, 1)), (psi, RidgeSpline.affine(spd(D, 2), -shift)), Pool(x, x[:, 0], x), x
     )
     both = spd(D, 2) @ matrix
     mean = spd(D, 2) @ (matrix @ shift + shift) - shift
@@ -297,7 +306,7 @@ def test_shares_of_a_step_lead_from_the_identity_to_the_step(x: Tensor) -> None:
 def test_a_chain_on_the_line_keeps_the_mass_between_points() -> None:
     normal = MultivariateNormal(torch.zeros(1).double(), torch.eye(1).double())
     maps = (spline_in(1, 3), network_in(1, 4), Interpolated(spline_in(1, 5), 0.6))
-    belief = TransportBelief(0.0, normal, maps, prior_pool(normal, normals(10, 1)))
+    belief = TransportBelief(0.0, normal, maps, prior_pool(normal, normals(10, 1)), normals(10, 1))
     ends = torch.tensor([[-8.0], [-0.7], [0.9], [8.0]], dtype=torch.float64)
     for psi in maps:
         ends = psi.gradient(ends)

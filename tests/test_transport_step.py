@@ -18,6 +18,7 @@ from jkofilter.transport.icnn_engine import ICNNEngine
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
 from jkofilter.transport.ridge_fit import fit_ridge
+from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
 from jkofilter.transport.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
@@ -51,7 +52,11 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-@pytest.mark.parametrize(("engine", "tolerance"), [(RidgeEngine(), 1e-5), (NETWORK, 0.05)], ids=["ridge", "icnn"])
+@pytest.mark.parametrize(
+    ("engine", "tolerance"),
+    [(RidgeEngine(), 1e-5), (NETWORK, 0.05), (SoftMaximumEngine(pieces=1), 1e-4)],
+    ids=["ridge", "icnn", "soft maximum"],
+)
 def test_a_step_between_gaussians_is_the_closed_form(
     engine: Engine, tolerance: float, problem: str, beta: float
 ) -> None:

@@ -22,14 +22,17 @@ from jkofilter.transport.convex import ConvexPotential, Pool
 from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.icnn_engine import ICNNEngine
+from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
 from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepper
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
 STALLED = 8
 STALL = 0.02
+MAX_STEPS = 20_000
 """A flow whose last STALLED steps together cover less than STALL of the step asked for is given up."""
-MIN_POOL = 64
+MIN_POOL, PER_DIMENSION = 64, 10
+"""Fewest particles, in all and for each dimension."""
 FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
 _SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
@@ -41,7 +44,7 @@ def solve_jko(
     duration: float,
     step: float = 0.05,
     scheme: Scheme = "sdirk2",
-    transport: Literal["auto", "ridge", "icnn"] | Engine = "auto",
+    transport: Literal["auto", "ridge", "icnn", "soft-maximum"] | Engine = "auto",
     tolerance: float | None = None,
     pool: int = 4096,
     seed: int = 0,
@@ -55,8 +58,8 @@ def solve_jko(
         step: longest time step. A step that is too long for the potential or does not converge is halved, which its
             StepInfo reports; later steps grow back.
         scheme: "sdirk2" (second order, L-stable), "bdf2" (second order) or "implicit-euler" (the classical JKO step).
-        transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), or an engine with
-            settings of its own.
+        transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), "soft-maximum" (soft
+            maxima of quadratics, for potentials of several modes), or an engine with settings of its own.
         tolerance: bound on the root mean square difference, in standard deviations of the law, between one step and
             two half steps; steps shorten and lengthen to keep it. None takes steps of ``step``.
         pool: particles that the maps are fitted on.
@@ -79,8 +82,7 @@ def solve_jko(
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")
     _check_model(prior, sde)
-    if not isinstance(pool, int) or pool < MIN_POOL:
-        raise InputError(f"pool must be an integer of at least {MIN_POOL}, got {pool!r}.")
+    check_pool(pool, sde.dim)
     draws = prior_draws(prior, pool, torch.Generator().manual_seed(seed))
     base = prior_pool(prior, draws)
     _check_potential(sde, base)
@@ -124,9 +126,20 @@ def engine_of(transport: str | Engine) -> Engine:
         return RidgeEngine()
     if transport == "icnn":
         return ICNNEngine()
+    if transport == "soft-maximum":
+        return SoftMaximumEngine()
     if isinstance(transport, str):
-        raise InputError(f"transport must be 'auto', 'ridge', 'icnn' or an engine, got {transport!r}.")
+        raise InputError(f"transport must be 'auto', 'ridge', 'icnn', 'soft-maximum' or an engine, got {transport!r}.")
+    if not (hasattr(transport, "begin") and hasattr(transport, "solve")):
+        raise InputError(f"transport must be the name of an engine or an engine, got {type(transport).__name__}.")
     return transport
+
+
+def check_pool(pool: int, dim: int) -> None:
+    """Raise InputError unless so many particles can carry a law in so many dimensions."""
+    least = max(MIN_POOL, PER_DIMENSION * dim)
+    if not isinstance(pool, int) or pool < least:
+        raise InputError(f"pool must be an integer of at least {least} in {dim} dimensions, got {pool!r}.")
 
 
 def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
@@ -195,7 +208,9 @@ class _Driver:
                 infos.append(_info(self.stepper.sde, step, seconds, halvings))
             state = taken[-1].state
             tau = min(tau, self.step)
-            if len(times) > STALLED and times[-1] - times[-1 - STALLED] < STALL * self.step:
+            covered = times[-1] - times[-1 - STALLED] if len(times) > STALLED else math.inf
+            growing = len(times) > STALLED and times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
+            if (covered < STALL * min(self.step, self.duration) and not growing) or len(times) > MAX_STEPS:
                 raise FilterError(
                     f"the flow stalls at time {state.time:g}: its last {STALLED} steps together cover less than "
                     f"{STALL:g} of a step; check that the potential confines the law and is smooth where it has mass."

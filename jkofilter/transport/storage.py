@@ -17,8 +17,13 @@ from jkofilter.transport.convex import ConvexPotential, Pool
 from jkofilter.transport.icnn import ICNN
 from jkofilter.transport.pulled_back import PulledBack
 from jkofilter.transport.ridge import RidgeSpline
+from jkofilter.transport.soft_maximum import SoftMaximum
 
-_KINDS: dict[str, type[RidgeSpline] | type[ICNN]] = {"RidgeSpline": RidgeSpline, "ICNN": ICNN}
+_KINDS: dict[str, type[RidgeSpline] | type[ICNN] | type[SoftMaximum]] = {
+    "RidgeSpline": RidgeSpline,
+    "ICNN": ICNN,
+    "SoftMaximum": SoftMaximum,
+}
 
 
 def encoded_map(psi: ConvexPotential) -> dict[str, Any]:
