@@ -145,7 +145,8 @@ def _at_equal_time(
     """Runs of the matched filters of one seed, given the wall time of the first filter beside the reference."""
     series, seed = data
     lead = next((name for name in filters if name != scenario.reference), None)
-    budget = next((row["seconds"] for row in rows if row["filter"] == lead and row["seed"] == seed), None)
+    done = (row for row in rows if row["filter"] == lead and row["seed"] == seed and row["status"] == "ok")
+    budget = next((row["seconds"] for row in done), None)
     if budget is None:
         return []
     found: list[dict[str, Any]] = []
@@ -264,11 +265,10 @@ def run_filter_study(
     benchmarks = []
     for scenario in study.scenarios:
         own = None if wanted is None else [n for n in wanted if n in scenario.filters or n in scenario.matched]
-        chosen = None if seed_list is None else [seed for seed in seed_list if seed < scenario.seeds] or seed_list[:1]
 
         def told(name: str, seed: int, case: str = scenario.name) -> None:
             on_run(f"{name}, {case}", seed)
 
-        benchmarks.append(run_scenario(scenario, own, chosen, told))
+        benchmarks.append(run_scenario(scenario, own, seed_list, told))
     records = pd.concat([benchmark.records for benchmark in benchmarks], ignore_index=True)
     return StudyBenchmark(study, tuple(benchmarks), records)

@@ -98,7 +98,11 @@ class Scenario:
         for name in names:
             if name not in self.matched:
                 self._require_filter(name, "filters")
-        return {name: make for name, make in self.filters.items() if name in names or name == self.reference}
+        wanted = {*names, self.reference}
+        if wanted & set(self.matched):
+            # What runs at equal time needs the time of the filter it is matched to.
+            wanted.add(next((name for name in self.filters if name != self.reference), self.reference))
+        return {name: make for name, make in self.filters.items() if name in wanted}
 
     def data(self, seed: int) -> tuple[Tensor | None, ObservationSeries]:
         """The true path at the reading times, (m, d), where it is simulated, and the readings."""

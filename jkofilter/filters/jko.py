@@ -43,7 +43,7 @@ from jkofilter.transport.quantile_flow import (
     flow,
     normalised,
 )
-from jkofilter.transport.solve import MIN_POOL, CarriedPool, carry, engine_of, prior_draws
+from jkofilter.transport.solve import CarriedPool, carry, check_pool, engine_of, prior_draws
 from jkofilter.transport.stepping import SCHEMES as TRANSPORT_SCHEMES
 from jkofilter.transport.stepping import Scheme as TransportScheme
 from jkofilter.transport.stepping import Stepper
@@ -121,8 +121,8 @@ class JKOFilter(Runnable):
             raise InputError(
                 f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(TRANSPORT_SCHEMES)}."
             )
-        if not isinstance(self.pool, int) or self.pool < MIN_POOL:
-            raise InputError(f"pool must be an integer of at least {MIN_POOL}, got {self.pool!r}.")
+        engine_of(self.transport)
+        check_pool(self.pool, self.model.dim)
         if not isinstance(self.assimilation, UpdateSettings):
             raise InputError("assimilation must be an UpdateSettings.")
 
@@ -162,6 +162,8 @@ class JKOFilter(Runnable):
                 raise FilterError(f"predicting from time {now.time:g}: {error}") from error
             return now, StepInfo(status=str(error), seconds=clock.perf_counter() - start)
         after = replace(now, time=now.time + duration, maps=(*now.maps, *carried.maps), pool=carried.pool)
+        if not carried.maps:
+            return after, StepInfo(status="skipped")
         return after, StepInfo(seconds=clock.perf_counter() - start, details=_summary(carried))
 
     def update(
@@ -194,7 +196,9 @@ class JKOFilter(Runnable):
                 raise FilterError(message) from error
             return now, StepInfo(status=message, seconds=clock.perf_counter() - start)
         seconds = clock.perf_counter() - start
-        return found.belief, StepInfo(found.status, found.log_evidence, seconds, found.ess, found.details)
+        return found.belief, StepInfo(
+            log_evidence=found.log_evidence, seconds=seconds, ess=found.ess, details=found.details
+        )
 
     def _init_on_the_line(self) -> QuantileBelief:
         """The prior on adapted nodes.

@@ -78,7 +78,10 @@ class ProductFilter(Runnable):
         now, start = checked_belief(belief, ProductBelief), perf_counter()
         done = [step(one, law, i) for i, (one, law) in enumerate(zip(self.coordinates, now.marginals, strict=True))]
         statuses = {info.status for _, info in done} - {"ok", "skipped"}
-        status = "; ".join(sorted(statuses)) or ("ok" if any(info.status == "ok" for _, info in done) else "skipped")
+        if statuses:
+            # Coordinates that went on without the failed one would be at another time.
+            return now, StepInfo("; ".join(sorted(statuses)), seconds=perf_counter() - start)
+        status = "ok" if any(info.status == "ok" for _, info in done) else "skipped"
         evidence = sum(info.log_evidence for _, info in done)
         after = ProductBelief(tuple(law for law, _ in done), self._rotation)
         return after, StepInfo(status, evidence, perf_counter() - start)

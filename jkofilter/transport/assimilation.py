@@ -31,8 +31,8 @@ from jkofilter.transport.ridge import RidgeSpline
 
 LogLikelihood: TypeAlias = Callable[[Points], Scalars]
 MAX_TEMPERATURES = 200
-POOR = 0.5
-"""Agreement below which the status says so: the particles are those of the posterior still, the density is not."""
+LOST = 0.05
+"""Agreement of the refitted law below which a posterior counts as lost."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,12 @@ class Assimilated:
         ess: of the particles reweighted in one go, before any tempering.
         details: temperatures, most sweeps at one of them, acceptance of each kernel, agreement of the refit,
             evaluations a particle.
-        status: "ok", or what the reader of the posterior should know.
     """
 
     belief: TransportBelief
     log_evidence: float
     ess: float
     details: dict[str, float]
-    status: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +161,7 @@ def assimilate(
         generator: the source of randomness.
 
     Raises:
-        FilterError: no particle has a positive likelihood, or tempering does not end.
+        FilterError: no particle has a positive likelihood, tempering does not end, or no law fits the posterior.
     """
     space = base_space(belief, settings, generator)
     z = belief.origin
@@ -182,12 +180,15 @@ def assimilate(
     x = pool.x if renewed is None or renewed.x is None else renewed.x
     # Draws of the fitted law tell more than particles it was fitted to.
     agreement = details.get("global_ess", fitted.ess)
-    status = "ok" if agreement >= POOR else f"the refitted law agrees with the posterior to {agreement:.2f} only"
+    if not agreement >= LOST:
+        raise FilterError(
+            f"no law could be fitted to the posterior (agreement {agreement:.3f}); give a larger pool or more layers"
+        )
     details["agreement"] = agreement
     details["layers"] = float(len(fitted.law.layers))
     law = fitted.law
     after = TransportBelief(belief.time, law, (), law.pool(x), x, belief.log_evidence + log_evidence)
-    return Assimilated(after, log_evidence, ess, details, status)
+    return Assimilated(after, log_evidence, ess, details)
 
 
 def _directions(belief: TransportBelief) -> Points:
@@ -233,8 +234,14 @@ def _posterior_pool(space: BaseSpace, swarm: _Swarm, log_likelihood: LogLikeliho
         pool = push(psi, pool).pool
     with torch.enable_grad():
         leaf = pool.x.detach().requires_grad_(True)
-        value = log_likelihood(leaf)
-        force = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
+        try:
+            value = log_likelihood(leaf)
+        except RuntimeError:
+            # A likelihood that leaves torch cannot be differentiated, but it can be asked for values.
+            value = log_likelihood(leaf.detach())
+        force = torch.zeros_like(leaf)
+        if value.requires_grad:
+            (force,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
     # A likelihood with an edge has no useful slope there; the fit's control variate does without it.
     force = torch.nan_to_num(force, nan=0.0, posinf=0.0, neginf=0.0)
     return Pool(pool.x, pool.log_prob + value.detach() - log_evidence, pool.score + force)

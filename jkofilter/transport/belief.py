@@ -153,6 +153,8 @@ def prior_pool(prior: Distribution, x: Points) -> Pool:
             log_prob = prior.log_prob(leaf)
         except NotImplementedError as error:
             raise InputError("prior cannot be evaluated: it has no log_prob.") from error
+        if log_prob.shape != x.shape[:1]:
+            raise InputError(f"prior.log_prob must return shape ({len(x)},), got {tuple(log_prob.shape)}.")
         if not log_prob.requires_grad:
             raise InputError("prior.log_prob must be differentiable by torch: its gradient drives the flow.")
         (score,) = torch.autograd.grad(log_prob.sum(), leaf)

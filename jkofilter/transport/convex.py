@@ -139,10 +139,11 @@ def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
     x = y.clone()
     image, hessian = psi.gradient_and_hessian(x)
     scale = 1 + y.norm(dim=-1)
+    tolerance = max(_INVERSE_TOLERANCE, 30 * torch.finfo(y.dtype).eps)
     for _ in range(_INVERSE_STEPS):
         residual = image - y
         gap = residual.norm(dim=-1)
-        active = torch.nonzero(gap > _INVERSE_TOLERANCE * scale).squeeze(-1)
+        active = torch.nonzero(gap > tolerance * scale).squeeze(-1)
         if active.numel() == 0:
             return x, log_det(factorised(hessian))
         step = torch.cholesky_solve(residual[active].unsqueeze(-1), factorised(hessian[active])).squeeze(-1)

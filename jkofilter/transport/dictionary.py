@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.models.potentials import Potential
-from jkofilter.transport.convex import factorised
+from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.transport.ridge import Ridges, RidgeSpline
 from jkofilter.transport.ridge_fit import symmetric_directions
 
@@ -63,8 +63,8 @@ def fit_velocity(x: Points, velocity: Points, weights: Scalars, ridges: Ridges) 
     right = ((columns.mT @ weighted) * vectors).sum(-1)
     scale = gram.diagonal().sqrt().clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
     gram = gram / scale / scale[:, None]
-    gram.diagonal().add_(REGULARISATION)
-    theta = torch.cholesky_solve((right / scale).unsqueeze(-1), factorised(gram)).squeeze(-1) / scale
+    gram.diagonal().add_(max(REGULARISATION, 1e3 * torch.finfo(x.dtype).eps))
+    theta = torch.cholesky_solve((right / scale).unsqueeze(-1), safe_cholesky(gram)[0]).squeeze(-1) / scale
     quadratic = (pairs * theta[: len(pairs), None]).mT @ pairs
     fitted = (columns * theta) @ vectors
     psi = RidgeSpline(quadratic, velocity.mean(0), ridges, theta[len(pairs) :].reshape(k, j))

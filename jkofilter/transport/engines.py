@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points
-from jkofilter.errors import FilterError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.convex import ConvexPotential, Pool, Pushed
 from jkofilter.transport.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
@@ -79,6 +80,16 @@ class RidgeEngine:
     directions: int | None = None
     fit_tolerance: float = 1e-3
     refinements: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cells, int) or self.cells < 4:
+            raise InputError(f"cells must be an integer of 4 or more, got {self.cells!r}.")
+        if self.directions is not None and (not isinstance(self.directions, int) or self.directions < 1):
+            raise InputError(f"directions must be a positive integer or None, got {self.directions!r}.")
+        if not 0 < self.fit_tolerance < math.inf:
+            raise InputError(f"fit_tolerance must be positive and finite, got {self.fit_tolerance!r}.")
+        if not isinstance(self.refinements, int) or self.refinements < 0:
+            raise InputError(f"refinements must be an integer of zero or more, got {self.refinements!r}.")
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> RidgeSpline:
         """The identity, on directions that suit the velocity of the flow at this pool."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from jkofilter.errors import FilterError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.convex import ConvexPotential, Pool, log_det
 from jkofilter.transport.engines import RidgeEngine, Solved
@@ -48,6 +48,18 @@ class ICNNEngine:
     patience: int = 8
     refinements: int = 1
     ridge: RidgeEngine | None = RidgeEngine()
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(not isinstance(width, int) or width < 1 for width in self.widths):
+            raise InputError(f"widths must be positive integers, one a hidden layer, got {self.widths!r}.")
+        for name, least in (("rank", 1), ("iterations", 1), ("batch", 1), ("patience", 1), ("refinements", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name} must be an integer of {least} or more, got {value!r}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be positive and finite, got {self.learning_rate!r}.")
+        if not 0 < self.held_out <= 0.9:
+            raise InputError(f"held_out must be a share above 0 and up to 0.9, got {self.held_out!r}.")
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: ConvexPotential | None) -> ConvexPotential:
         """The last step's network; at the start, or with a ridge warm start, what these begin from."""

@@ -145,7 +145,8 @@ def refit(pool: Pool, directions: Points, engine: RidgeEngine, enough: float, mo
     white = Pool(law.whitened(pool.x), pool.log_prob - law.log_det, pool.score @ law.root)
     turned = directions @ law.root
     target = LangevinSDE(Quadratic(torch.zeros_like(law.centre), HALF * torch.eye(law.dim).to(law.centre)))
-    while len(law.layers) < most and best.ess < enough:
+    # One layer at least: moments of particles have sampling noise, a fit with scores has none.
+    while len(law.layers) < most and (best.ess < enough or not law.layers):
         start = None
         if len(turned):
             unit = turned / turned.norm(dim=1, keepdim=True)
@@ -159,9 +160,7 @@ def refit(pool: Pool, directions: Points, engine: RidgeEngine, enough: float, mo
             break
         law = PulledBack(law.centre, law.root, (*law.layers, phi))
         found = Refit(law, _agreement(law, pool))
-        if found.ess <= best.ess:
-            break
-        best = found
+        best = found if found.ess > best.ess else best
     return best
 
 
