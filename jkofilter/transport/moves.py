@@ -30,6 +30,8 @@ WIDER = 1.2
 """Deviations of the kernels' own law over those of the particles. Reweighted particles are narrower than their law, the
 more so the fewer they are; a kernel that takes their word for it keeps them so, and after tens of temperatures they
 have collapsed along the way of the reading (forty deviations away, 500 particles ended 28 deviations short)."""
+WIDENING, WIDEST = 1.5, 5.0
+"""Growth of that with every further sweep of particles that drift, and its end."""
 MOST_SWEEPS = 15
 """Times the sweeps asked for."""
 DRIFT = 5.0
@@ -49,15 +51,15 @@ class Frame:
     factor: Matrix
 
     @staticmethod
-    def around(u: Points) -> Frame:
-        """Moments of the particles; too few for a covariance give their variances alone."""
+    def around(u: Points, wider: float = WIDER) -> Frame:
+        """Moments of the particles, deviations times ``wider``; too few for a covariance give their variances alone."""
         n, d = u.shape
         mean = u.mean(0)
         covariance = (u - mean).mT @ (u - mean) / n
         if n < ENOUGH_FOR_COVARIANCE * d:
             covariance = torch.diag(covariance.diagonal())
         floor = FLOOR_OF_VARIANCE * torch.eye(d, dtype=u.dtype, device=u.device)
-        return Frame(mean, WIDER * safe_cholesky(covariance + floor)[0])
+        return Frame(mean, wider * safe_cholesky(covariance + floor)[0])
 
     def into(self, u: Points) -> Points:
         """v of u."""
@@ -97,13 +99,16 @@ class Mover:
         What has the target's law already keeps it, so that its moments change by chance alone.
         """
         local = [move for move in self.moves if move != "global"]
+        wider = WIDER
         for count in range(1, MOST_SWEEPS * self.sweeps + 1 if local else 0):
-            frame, before = Frame.around(u), u
+            frame, before = Frame.around(u, wider), u
             for move in local:
                 u, value = self._applied(move, frame, u, value, target)
             self.most = max(self.most, count)
-            if count >= self.sweeps and not drifting(frame.into(before), frame.into(u)):
-                break
+            if count >= self.sweeps:
+                if not drifting(frame.into(before), frame.into(u)):
+                    break
+                wider = min(WIDENING * wider, WIDEST)
         return u, value
 
     def _applied(
