@@ -72,19 +72,6 @@ class SoftMaximum:
         values = (z * (0.5 * bent + self.slopes)).sum(-1) + self.offsets
         return self.unit.square() * values, self.unit * (bent + self.slopes), curvatures
 
-    def conjugates(self, y: Points) -> Float[Tensor, "n m"]:
-        """Conjugates q_i*(y) of the pieces, (n, m).
-
-        The conjugate of a maximum is the convex hull of the least of the conjugates: up to the softness, particles
-        that the map sent to y came by the piece whose conjugate is least there.
-        """
-        z = y.unsqueeze(1) / self.unit
-        rise = z - self.slopes
-        factor = torch.linalg.cholesky(self.curvatures)
-        root = torch.linalg.solve_triangular(factor, rise.permute(1, 2, 0), upper=False)
-        values = 0.5 * root.square().sum(1).mT + (z * (self.centres / self.unit)).sum(-1) - self.offsets
-        return self.unit.square() * values
-
     def __call__(self, x: Points) -> Scalars:
         """psi(x), (n,)."""
         values, _, _ = self.pieces(x)

@@ -35,9 +35,8 @@ WALL = 10.0
 class SoftMaximumEngine:
     """Steps over soft maxima of quadratics: for potentials of several modes, such as Gaussian mixtures.
 
-    The particles are divided into regions, one a piece: at first by clusters in what an affine field leaves of the
-    velocity, later by the piece of the last step that each came by. Every step starts from maps that carry each region
-    along its own mean velocity, and is fitted by L-BFGS on the whole pool.
+    The particles are divided into regions, one a piece, by their velocity. A step starts from the maps that carry each
+    region along its own mean velocity, and is fitted by L-BFGS on the whole pool.
 
     Attributes:
         pieces: most pieces. Those that few particles choose are left out.
@@ -46,7 +45,8 @@ class SoftMaximumEngine:
             sampling noise.
         sharpness: of the start, in units of beta/h: at one, gates are as soft as those of an explicit step.
         penalty: weight of the pieces' deviations from their common root, squared, and of log(sharpness / that of the
-            start), squared, in units of 1/beta.
+            start), squared, in units of 1/beta. Gates too sharp for any particle to be in them cost nothing on the
+            pool, but the draws that fall into them are lost between the modes.
         fit_tolerance: mean square velocity left by an affine field below which one piece does, times beta/4: nats of
             KL per unit of time.
     """
@@ -55,7 +55,7 @@ class SoftMaximumEngine:
     iterations: int = 80
     refinements: int = 1
     sharpness: float = 0.5
-    penalty: float = 0.1
+    penalty: float = 0.02
     fit_tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -65,12 +65,13 @@ class SoftMaximumEngine:
             raise InputError(f"sharpness must be positive and finite, got {self.sharpness!r}.")
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: SoftMaximum | None) -> SoftMaximum:
-        """A short step on the regions of this pool."""
-        if isinstance(previous, SoftMaximum) and len(previous.slopes) > 1:
-            labels = _settled(-previous.conjugates(pool.x), _fewest(pool))
-        else:
-            enough = 4 * self.fit_tolerance / float(sde.beta)
-            labels = _settled(-regions(pool.x, _velocity(sde, pool), self.pieces, enough), _fewest(pool))
+        """A short step on the regions of this pool.
+
+        The last step's regions are no help: as a flow becomes stationary its maps become the identity and tell the
+        modes no longer apart, where the velocity still does.
+        """
+        enough = 4 * self.fit_tolerance / float(sde.beta)
+        labels = _settled(-regions(pool.x, _velocity(sde, pool), self.pieces, enough), _fewest(pool))
         spread = (pool.x - pool.x.mean(0)).square().mean().item()
         h = max(NOMINAL * float(sde.beta) * spread, torch.finfo(pool.x.dtype).tiny)
         return self._start(StepProblem.start(sde, pool, pool.x, h), labels)
@@ -246,10 +247,13 @@ class _Search:
 
 def _objective(problem: StepProblem, psi: SoftMaximum) -> Tensor:
     y, hessian = psi.gradient_and_hessian(problem.pool.x)
-    factor, info = torch.linalg.cholesky_ex(hessian)
+    fixed = hessian.detach()
+    factor, info = torch.linalg.cholesky_ex(fixed)
     if info.any():
         return torch.full((), math.inf, dtype=y.dtype, device=y.device)
-    return problem.energies(y, hessian, log_det(factor)).mean()
+    # d log det H = tr(H^-1 dH), for less than going back through the factor.
+    log_dets = log_det(factor) + (torch.cholesky_inverse(factor) * (hessian - fixed)).sum((-1, -2))
+    return problem.energies(y, hessian, log_dets).mean()
 
 
 def fitted(problem: StepProblem, start: SoftMaximum, budget: int, penalty: float) -> _Search:
