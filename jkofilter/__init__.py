@@ -1,9 +1,18 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
-from jkofilter.beliefs import Belief, GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief
+from jkofilter.beliefs import (
+    Belief,
+    BenesBelief,
+    GaussianBelief,
+    GridBelief,
+    GridBelief2D,
+    ParticleBelief,
+    QuantileBelief,
+)
 from jkofilter.beliefs.product import ProductBelief, ProductLaw
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
+    BenesFilter,
     EnsembleKalmanFilter,
     Filter,
     GridFilter,
@@ -13,6 +22,7 @@ from jkofilter.filters import (
     ProductFilter,
     StepInfo,
     UnscentedKalmanFilter,
+    benes_prior,
 )
 from jkofilter.models import (
     DoubleWell,
@@ -50,6 +60,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Belief",
+    "BenesBelief",
+    "BenesFilter",
     "Carried",
     "DoubleWell",
     "EnsembleKalmanFilter",
@@ -98,6 +110,7 @@ __all__ = [
     "TransportBelief",
     "UnscentedKalmanFilter",
     "UpdateSettings",
+    "benes_prior",
     "jko",
     "metrics",
     "particles",

@@ -2,6 +2,7 @@
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters.base import Filter
+from jkofilter.filters.benes import BenesFilter, benes_prior
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
 from jkofilter.filters.grid import GridFilter
 from jkofilter.filters.jko import JKOFilter
@@ -11,6 +12,7 @@ from jkofilter.filters.product import ProductFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
+    "BenesFilter",
     "EnsembleKalmanFilter",
     "Filter",
     "GridFilter",
@@ -20,4 +22,5 @@ __all__ = [
     "ProductFilter",
     "StepInfo",
     "UnscentedKalmanFilter",
+    "benes_prior",
 ]

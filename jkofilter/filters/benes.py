@@ -1,0 +1,163 @@
+"""The exact filter of the Benes diffusion, nonlinear and of two modes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from jkofilter._typing import State
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.benes import BenesBelief, log_cosh
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.errors import InputError
+from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
+from jkofilter.models.checks import as_tensor
+from jkofilter.models.observations import LinearGaussian
+from jkofilter.models.potentials import LogCosh
+from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.numerics.linalg import gaussian_log_density
+
+_SAME = 1e-9
+
+
+def benes_prior(centre: float | State, variance: float | State, kappa: float | State) -> Distribution:
+    """The law with density proportional to prod_i cosh(k_i x_i) N(x_i; m_i, P_i), (d,): what a Benes diffusion keeps.
+
+    Args:
+        centre: m, a number for all coordinates or (d,).
+        variance: P, positive, likewise.
+        kappa: k, likewise; d is the longest of the three.
+
+    Raises:
+        InputError: lengths disagree, or a variance is not positive.
+    """
+    parts = [as_tensor(value, name).reshape(-1) for value, name in ((centre, "centre"), (variance, "variance"))]
+    try:
+        m, p, k = torch.broadcast_tensors(*parts, as_tensor(kappa, "kappa").reshape(-1))
+    except RuntimeError as error:
+        raise InputError("centre, variance and kappa must be numbers or of one length.") from error
+    if not (p > 0).all():
+        raise InputError(f"variance must be positive, got {p.tolist()}.")
+    odds = torch.stack([2 * k * m, torch.zeros_like(m)], -1)
+    means = torch.stack([m + k * p, m - k * p], -1)
+    halves = Normal(means, p.sqrt().unsqueeze(-1).expand_as(means))
+    return Independent(MixtureSameFamily(Categorical(logits=odds), halves), 1)
+
+
+@dataclass(frozen=True)
+class BenesFilter(Runnable):
+    """Exact in one dimension for V = -s^2 log cosh(k x), s^2 = 2/beta, and linear readings with Gaussian noise.
+
+    The drift is s^2 k tanh(k x). As h(x, t) = cosh(k x) exp(-k^2 s^2 t / 2) solves the backward heat equation
+    dh/dt + (s^2/2) h'' = 0, the diffusion is Brownian motion tilted by h (Doob), with the transition density
+    cosh(k y) / cosh(k x) exp(-k^2 s^2 t / 2) N(y; x, s^2 t). A law cosh(k x) N(x; m, P) / c(m, P), with
+    c(m, P) = exp(k^2 P / 2) cosh(k m), therefore keeps its shape: predicting adds s^2 t to P. A reading y = H x + noise
+    multiplies by a Gaussian, so (m, P) goes through Kalman's update; what is left of the constants is its evidence,
+    N(y; H m, S) c(m', P') / c(m, P). (Benes, Stochastics 5, 1981; Daum, IEEE Trans. Automatic Control 31, 1986.)
+
+    More dimensions that do not meet: one such filter for each in a ProductFilter.
+
+    Attributes:
+        model: what to track: prior by ``benes_prior``, potential LogCosh, observation LinearGaussian; d = 1.
+
+    Raises:
+        InputError: the model is another one.
+    """
+
+    model: StateSpaceModel
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, StateSpaceModel):
+            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
+        potential, beta = self.model.sde.potential, float(self.model.sde.beta)
+        if not isinstance(potential, LogCosh) or potential.dim != 1 or abs(potential.beta - beta) > _SAME * beta:
+            raise InputError(
+                "model must have the potential LogCosh of one dimension, with the beta of its SDE, for BenesFilter; "
+                "use one filter a coordinate in a ProductFilter, or JKOFilter."
+            )
+        observation = self.model.observation
+        if not isinstance(observation, LinearGaussian) or observation.matrix.shape[1] != 1:
+            raise InputError("observation must be a LinearGaussian with a matrix of shape (p, 1) for BenesFilter.")
+        _ = self._start
+
+    @property
+    def _kappa(self) -> float:
+        potential = self.model.sde.potential
+        assert isinstance(potential, LogCosh), "construction checked the potential"
+        return potential.kappa.item()
+
+    @property
+    def _start(self) -> tuple[Tensor, Tensor]:
+        """m (1,) and P (1, 1) of the prior.
+
+        Raises:
+            InputError: it is not of the family.
+        """
+        prior, k = self.model.prior, self._kappa
+        cure = "prior must be benes_prior(centre, variance, kappa) with the potential's own kappa for BenesFilter."
+        if not isinstance(prior, Independent) or not isinstance(prior.base_dist, MixtureSameFamily):
+            raise InputError(cure)
+        halves, odds = prior.base_dist.component_distribution, prior.base_dist.mixture_distribution.logits
+        if not isinstance(halves, Normal) or halves.mean.shape != (1, 2):
+            raise InputError(cure)
+        m, p = halves.mean.mean(-1), halves.variance[:, :1]
+        wanted = torch.stack([m + k * p[0], m - k * p[0]], -1)
+        found = torch.cat([halves.mean - wanted, halves.variance - p, odds.diff() + 2 * k * m], -1)
+        if found.abs().max() > 1e-6 * (1 + m.abs() + abs(k) * p[0]):
+            raise InputError(cure)
+        return m.detach(), p.detach()
+
+    def init(self, generator: Generator) -> BenesBelief:
+        """The prior."""
+        return BenesBelief(0.0, *self._start, self._kappa)
+
+    def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[BenesBelief, StepInfo]:
+        """The law ``duration`` later, exactly.
+
+        Raises:
+            InputError: another filter's belief, or a bad duration.
+        """
+        start = perf_counter()
+        now, duration = checked_belief(belief, BenesBelief), checked_duration(duration)
+        if duration == 0:
+            return now, StepInfo(status="skipped")
+        variance = now.variance + self.model.sde.variance_rate() * duration
+        after = BenesBelief(now.time + duration, now.centre, variance, now.kappa, now.log_evidence)
+        return after, StepInfo(seconds=perf_counter() - start)
+
+    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[BenesBelief, StepInfo]:
+        """Condition on the components of ``y`` that are present.
+
+        Raises:
+            InputError: another filter's belief, or a bad reading.
+        """
+        start = perf_counter()
+        now, reading = checked_belief(belief, BenesBelief), checked_reading(y, self.model)
+        if reading is None:
+            return now, StepInfo(status="skipped")
+        observation = self.model.observation
+        assert isinstance(observation, LinearGaussian), "construction checked the observation"
+        if reading.numel() != observation.dim:
+            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
+        present = ~torch.isnan(reading)
+        matrix = observation.matrix.to(now.centre)[present]
+        noise = observation.covariance.to(now.centre)[present][:, present]
+        innovation = reading[present] - matrix @ now.centre
+        spread = matrix @ now.variance @ matrix.mT + noise
+        weighed = torch.linalg.solve(noise, matrix)
+        # The information form keeps the variance positive however sharp the reading.
+        variance = 1 / (1 / now.variance + matrix.mT @ weighed)
+        centre = now.centre + variance[0] * (weighed.mT @ innovation)
+        log_evidence = gaussian_log_density(innovation, spread) + _log_mass(centre, variance, now.kappa)
+        log_evidence -= _log_mass(now.centre, now.variance, now.kappa)
+        after = BenesBelief(now.time, centre, variance, now.kappa, now.log_evidence + log_evidence)
+        return after, StepInfo(log_evidence=log_evidence, seconds=perf_counter() - start)
+
+
+def _log_mass(centre: Tensor, variance: Tensor, kappa: float) -> float:
+    """log of the integral of cosh(k x) N(x; m, P)."""
+    return (0.5 * kappa**2 * variance[0, 0] + log_cosh(kappa * centre)[0]).item()
