@@ -17,6 +17,7 @@ from jkofilter.models.potentials import (
     Rotated,
     SineQuadratic,
 )
+from jkofilter.models.range_bearing import RangeBearing
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries
 from jkofilter.models.state_space import StateSpaceModel, simulate
@@ -33,6 +34,7 @@ __all__ = [
     "Poisson",
     "Potential",
     "Quadratic",
+    "RangeBearing",
     "Rotated",
     "SineQuadratic",
     "StateSpaceModel",

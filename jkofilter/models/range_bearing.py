@@ -1,0 +1,78 @@
+"""A station that sees how far and in which direction, in the plane."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter._typing import Points, Reading, Readings, Scalars
+from jkofilter.errors import InputError
+from jkofilter.models.checks import as_tensor
+from jkofilter.models.observations import NonlinearGaussian, _gaussian_log_density
+
+
+class RangeBearing(NonlinearGaussian):
+    """y = (distance from a station, bearing) + noise, for states in the plane.
+
+    A bearing is an angle: an error of it is taken the short way round, so that the likelihood has no step where atan2
+    jumps by a full turn. Filters that subtract readings themselves (unscented, ensemble) know nothing of that; for
+    their sake bearings count from ``boresight``, which puts the jump behind the station. Face it to what it watches.
+    The likelihood has a corner half a turn from the reading, where it is nil for bearings good to half a radian.
+
+    Args:
+        station: where it stands, (2,), in units of the state.
+        range_deviation: standard deviation of the distance, same units.
+        bearing_deviation: standard deviation of the bearing, radians, below one.
+        boresight: direction of bearing zero, radians from the first axis towards the second.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
+
+    def __init__(
+        self, station: Tensor, range_deviation: float, bearing_deviation: float, boresight: float = 0.0
+    ) -> None:
+        self.station = as_tensor(station, "station").reshape(-1)
+        if self.station.shape != (2,):
+            raise InputError(f"station must be a point of the plane, (2,), got {self.station.numel()} numbers.")
+        if not 0 < range_deviation < math.inf:
+            raise InputError(f"range_deviation must be positive and finite, got {range_deviation!r}.")
+        if not 0 < bearing_deviation < 1:
+            raise InputError(f"bearing_deviation must be between 0 and 1 radian, got {bearing_deviation!r}.")
+        if not math.isfinite(boresight):
+            raise InputError(f"boresight must be finite, got {boresight!r}.")
+        self.boresight = float(boresight)
+        variances = torch.tensor([range_deviation**2, bearing_deviation**2], dtype=torch.float64)
+        super().__init__(self._seen, torch.diag(variances))
+
+    def _seen(self, x: Points) -> Readings:
+        if x.shape[-1] != 2:
+            raise InputError(f"RangeBearing sees states in the plane, but the state dimension is {x.shape[-1]}.")
+        east, north = (x - self.station.to(x)).unbind(-1)
+        ahead = math.cos(self.boresight) * east + math.sin(self.boresight) * north
+        left = math.cos(self.boresight) * north - math.sin(self.boresight) * east
+        return torch.stack([torch.hypot(east, north), torch.atan2(left, ahead)], -1)
+
+    def log_likelihood(self, y: Reading, x: Points) -> Scalars:
+        """log N of the errors in distance and, the short way round, in bearing.
+
+        Raises:
+            InputError: ``y`` is not two components.
+        """
+        if y.shape != (2,):
+            raise InputError(f"y must hold 2 components for this observation model, got {tuple(y.shape)}.")
+        seen, reading = self.predict(x), y.to(x)
+        nearest = reading[1] - short_way(reading[1] - seen[:, 1])
+        return _gaussian_log_density(reading, torch.stack([seen[:, 0], nearest], -1), self.covariance)
+
+    def sample(self, x: Points, generator: Generator) -> Readings:
+        """Readings, bearings from -pi to pi."""
+        y = super().sample(x, generator)
+        return torch.stack([y[:, 0], short_way(y[:, 1])], -1)
+
+
+def short_way(angle: Tensor) -> Tensor:
+    """The same angle between -pi and pi."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
