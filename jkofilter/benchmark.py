@@ -22,6 +22,8 @@ from jkofilter.scenario import FilterStudy, Scenario
 
 FRAMES = 150
 MAX_FRAMES = 600
+MOST_KEPT = 100
+"""Readings up to which the beliefs of a run on the plane are kept for its picture."""
 TRIAL, MIN_MATCHED, MAX_MATCHED = 2000, 100, 1_000_000
 """Particles of the run that tells what one costs, and bounds on how many are taken at equal time."""
 
@@ -49,7 +51,8 @@ class FirstSeed:
         path: true states at the reading times, (m, d), or None for real data.
         series: the readings.
         results: by filter name, those that did not fail.
-        film: beliefs of the first filter that is not the reference, close enough in time for a moving picture.
+        film: beliefs of the first filter that is not the reference: on the line close enough in time for a moving
+            picture, on the plane after each reading (of at most MOST_KEPT).
     """
 
     path: Tensor | None
@@ -101,6 +104,7 @@ def run_scenario(
         raise InputError("seeds must hold at least one seed.")
     filters = {name: make(scenario.model) for name, make in chosen.items()}
     order = [scenario.reference, *(name for name in filters if name != scenario.reference)]
+    shown = next((name for name in order if name != scenario.reference), scenario.reference)
     rows: list[dict[str, Any]] = []
     first: FirstSeed | None = None
     for seed in seed_list:
@@ -109,7 +113,8 @@ def run_scenario(
             _warm_up(filters, series)
         results: dict[str, FilterResult] = {}
         for name in order:
-            result, row = _measured(filters[name], series, scenario.until, seed)
+            keep = first is None and name == shown and scenario.model.dim == 2 and len(series) <= MOST_KEPT
+            result, row = _measured(filters[name], series, scenario.until, seed, keep)
             if result is not None:
                 results[name] = result
                 row |= _compared(result, results.get(scenario.reference), scenario.kl)
@@ -118,13 +123,7 @@ def run_scenario(
         matched = {n: make for n, make in scenario.matched.items() if wanted is None or n in wanted}
         rows += _at_equal_time(scenario, matched, filters, (series, seed), rows, results, on_run)
         if first is None:
-            shown = next((name for name in filters if name != scenario.reference), scenario.reference)
-            try:
-                film = _film(filters[shown], series, scenario.until, seed) if shown in results else ()
-            except (FilterError, InputError):
-                # Its steps are shorter than those of the run, and may fail where those did not.
-                film = ()
-            first = FirstSeed(path, series, results, film)
+            first = FirstSeed(path, series, results, _film_of(scenario, filters, results, shown, seed))
     assert first is not None
     return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
 
@@ -172,24 +171,35 @@ def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
 
 
 def _measured(
-    item: Filter, series: ObservationSeries, until: float | None, seed: int
+    item: Filter, series: ObservationSeries, until: float | None, seed: int, keep: bool = False
 ) -> tuple[FilterResult | None, dict[str, Any]]:
     start = perf_counter()
     try:
-        result = run_filter(item, series, until=until, seed=seed)
+        result = run_filter(item, series, until=until, seed=seed, keep_beliefs=keep)
     except (FilterError, InputError) as error:
         return None, {"status": str(error), "seconds": perf_counter() - start}
     seconds = perf_counter() - start
     return result, {"status": result.status, "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
 
 
+def _film_of(
+    scenario: Scenario, filters: Mapping[str, Filter], results: Mapping[str, FilterResult], name: str, seed: int
+) -> tuple[Belief, ...]:
+    """The beliefs to draw, none where the filter failed or the state is too wide."""
+    if name not in results or scenario.model.dim > 1:
+        return results[name].beliefs if name in results else ()
+    try:
+        return _film(filters[name], scenario.data(seed)[1], scenario.until, seed)
+    except (FilterError, InputError):
+        # Its steps are shorter than those of the run, and may fail where those did not.
+        return ()
+
+
 def _film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
     """Beliefs between the readings as well as at them, thinned where there are many.
 
-    None for states too wide, or where a step fails and the filter reports it.
+    None where a step fails and the filter reports it.
     """
-    if item.model.dim != 1:
-        return ()
     tracker = Tracker(item, seed)
     end = series.times[-1].item() if until is None else until
     beliefs: list[Belief] = [tracker.belief]

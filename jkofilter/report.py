@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from jkofilter.benchmark import Benchmark, StudyBenchmark
 from jkofilter.errors import InputError
+from jkofilter.plane_plotting import posterior_panels
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
 from jkofilter.study_plotting import error_figure, filter_error_figure, projection_figure
 from jkofilter.study_run import StudyRecords
@@ -83,13 +84,13 @@ def write_files(benchmark: Benchmark, folder: Path, plots: bool = True) -> list[
 
 
 def figures(benchmark: Benchmark) -> dict[str, Figure]:
-    """The pictures of a benchmark by file name: heat map of the first filter, final densities, box plots."""
+    """The pictures of a benchmark by file name: beliefs of the first filter, final densities, box plots."""
     scenario, first = benchmark.scenario, benchmark.first
     labels = Labels(scenario.time_label, scenario.state_label, scenario.reading_label, scenario.description)
     pictures: dict[str, Figure] = {}
     name = next((n for n in first.results if n != scenario.reference), scenario.reference)
     result = first.results.get(name)
-    if first.film:
+    if first.film and first.film[0].dim == 1:
         pictures["density_over_time"] = density_heatmap(
             first.film,
             path_times=first.series.times,
@@ -100,6 +101,11 @@ def figures(benchmark: Benchmark) -> dict[str, Figure]:
         )
     elif result is not None:
         pictures["state_over_time"] = plot_result(result, first.path, first.series, labels=labels)
+    if first.film and first.film[0].dim == 2:
+        titled = Labels(labels.time, labels.state, labels.reading, f"{labels.title}: {name}")
+        pictures["posterior_over_time"] = posterior_panels(
+            first.film, scenario.model, first.path, first.series, titled
+        )  # fmt: skip
     if scenario.reference in first.results and first.results[scenario.reference].final.dim == 1:
         finals = {n: r.final for n, r in first.results.items()}
         pictures["final_densities"] = final_densities(finals, scenario.reference, labels)
