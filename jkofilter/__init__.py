@@ -10,6 +10,7 @@ from jkofilter.beliefs import (
     QuantileBelief,
 )
 from jkofilter.beliefs.product import ProductBelief, ProductLaw
+from jkofilter.calibration import Calibration, calibrate
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
     BenesFilter,
@@ -63,6 +64,7 @@ __all__ = [
     "Belief",
     "BenesBelief",
     "BenesFilter",
+    "Calibration",
     "Carried",
     "DoubleWell",
     "EnsembleKalmanFilter",
@@ -113,6 +115,7 @@ __all__ = [
     "UnscentedKalmanFilter",
     "UpdateSettings",
     "benes_prior",
+    "calibrate",
     "jko",
     "metrics",
     "particles",

@@ -463,14 +463,8 @@ def test_truths_are_spread_evenly_over_the_beliefs_that_cover_them() -> None:
     model = seen(chain(1.0), jf.LinearGaussian([[1.0, 0.0]], [[0.25]]))
     steps = jf.RidgeEngine(cells=12, directions=4, refinements=0)
     filter = jf.JKOFilter(model, pool=500, step=0.25, transport=steps, assimilation=jf.UpdateSettings(engine=steps))
-    levels = []
-    for run in range(RUNS):
-        path, series = jf.simulate(model, [0.25, 0.5], seed=1000 + run, substep=0.005)
-        beliefs = filter.run(series, seed=run, keep_beliefs=True).beliefs
-        levels.append([jf.metrics.pit(belief, truth) for belief, truth in zip(beliefs, path, strict=True)])
-    level = torch.stack([torch.stack(pair) for pair in levels]).numpy()
-    inside = ((level > 0.05) & (level < 0.95)).mean()
-    assert 0.87 <= inside <= 0.93
+    found = jf.calibrate(filter, [0.25, 0.5], RUNS, substep=0.005)
+    assert 0.87 <= found.coverage(0.9) <= 0.93
     # Runs are independent, times and coordinates of one run are not.
-    for column in level.reshape(RUNS, -1).T:
+    for column in found.levels.reshape(RUNS, -1).mT.numpy():
         assert stats.kstest(column, "uniform").pvalue > 1e-3
