@@ -65,9 +65,12 @@ def posterior_panels(
     top = min(max(d.max() for d in densities), 2 * float(np.median([d.max() for d in densities])))
     energy = _array(model.sde.potential(points)).reshape(shape) * float(model.sde.beta)
     rows, columns = math.ceil(count / COLUMNS), min(count, COLUMNS)
-    figure = Figure(figsize=(3.5 * columns + 0.9, 3.4 * rows + 0.9), dpi=DPI, layout="constrained")
+    height = 3.3 * min(max(float(np.ptp(y) / np.ptp(x)), 0.4), 2.0)
+    figure = Figure(figsize=(3.5 * columns + 0.9, (height + 0.35) * rows + 1.1), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axis, belief, density in zip(axes, shown, densities, strict=False):
+        axis.set_xlim(x[0], x[-1])
+        axis.set_ylim(y[0], y[-1])
         mesh = axis.pcolormesh(x, y, density.T, cmap="Blues", norm=PowerNorm(0.5, 0, top), rasterized=True)
         axis.contour(x, y, energy.T - energy.min(), levels=LEVELS, colors="0.45", linewidths=0.7)
         row = None if series is None else _reading_of(belief, series)
@@ -77,8 +80,6 @@ def posterior_panels(
             axis.plot(*path[row].tolist(), "*", color="black", ms=13, mec="white", mew=1.2, label="truth", zorder=5)
         axis.set_title(f"t = {belief.time:g}", fontsize=FONT)
         axis.set_aspect("equal")
-        axis.set_xlim(x[0], x[-1])
-        axis.set_ylim(y[0], y[-1])
         axis.tick_params(labelsize=FONT - 1)
     for axis in axes[count:]:
         axis.remove()
@@ -133,7 +134,9 @@ def _reading(axis: Axes, model: StateSpaceModel, y: Tensor, cells: tuple[Array, 
 def _line_and_arc(axis: Axes, sensor: RangeBearing, y: Tensor, reach: float) -> None:
     """The bearing as a line, the range as an arc two deviations to either side of it."""
     (east, north), (distance, bearing) = sensor.station.tolist(), y.tolist()
-    axis.plot(east, north, "^", color=COLOURS[1], ms=9, mec="white", label="station", zorder=5)
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    if left <= east <= right and bottom <= north <= top:
+        axis.plot(east, north, "^", color=COLOURS[1], ms=9, mec="white", label="station", zorder=5)
     if math.isfinite(bearing):
         along = sensor.boresight + bearing
         ends = [east, east + 2 * reach * math.cos(along)], [north, north + 2 * reach * math.sin(along)]

@@ -90,7 +90,7 @@ def _bands(
     panels = min(result.means.shape[1], MAX_PANELS)
     below = series is not None and not overlay
     heights = [2.0] * panels + [1.0] * below
-    figure = Figure(figsize=(10, max(5.2, 1.0 + 0.9 * sum(heights))), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(10, max(5.2, 1.0 + 1.1 * sum(heights))), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     times = _array(result.times)
     for i, axis in enumerate(axes[:panels]):

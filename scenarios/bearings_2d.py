@@ -1,19 +1,18 @@
 """A hidden walker between three wells of the plane, seen from a station by a good rangefinder and a poor compass.
 
 V = -log of a mixture of three Gaussians, beta 1, so that the mixture is the stationary law; prior N(0, 1.3^2 I). The
-station stands south of the wells and looks north, which puts the jump of its bearings behind it, where the walker
-never is. A distance good to 0.25 and a bearing good to 0.3 radian make posteriors that are arcs, cut into pieces
-by the wells. The reference is the grid filter of the plane.
+station stands to the north-west, about as far from one well as from another, and looks south-east, which puts the jump
+of its bearings behind it, where the walker never is. A distance good to 0.25 and a bearing good to 0.4 radian make
+posteriors that are arcs, cut into pieces by the wells. The reference is the grid filter of the plane.
 """
-
-import math
 
 import torch
 
 import jkofilter as jf
 
 WELLS = torch.tensor([[-1.6, -0.4], [1.5, -0.5], [0.1, 1.6]], dtype=torch.float64)
-WIDTH = 0.5
+WIDTH = 0.6
+FACING = -0.6
 SUBSTEP = 0.01
 
 MODEL = jf.StateSpaceModel(
@@ -23,7 +22,7 @@ MODEL = jf.StateSpaceModel(
     sde=jf.LangevinSDE(
         jf.GaussianMixture(WELLS, WIDTH**2 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2), torch.ones(3))
     ),
-    observation=jf.RangeBearing([0.0, -4.0], range_deviation=0.25, bearing_deviation=0.3, boresight=math.pi / 2),
+    observation=jf.RangeBearing([-4.5, 3.0], range_deviation=0.25, bearing_deviation=0.4, boresight=FACING),
 )
 
 
@@ -48,7 +47,7 @@ SCENARIO = jf.Scenario(
     reference="grid",
     time_label="time",
     state_label="position",
-    reading_label="range; bearing, rad",
+    reading_label="range; angle, rad",
     readings_on_state_axis=False,
 )
 

@@ -50,7 +50,7 @@ def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
     return y.to(output)
 
 
-def _gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
     present = ~torch.isnan(y)
     residual = y[present] - mean[:, present]
@@ -102,7 +102,7 @@ class NonlinearGaussian:
         """
         if y.shape != (self.dim,):
             raise InputError(f"y must hold {self.dim} components for this observation model, got {tuple(y.shape)}.")
-        return _gaussian_log_density(y.to(x), self.predict(x), self.covariance)
+        return gaussian_log_density(y.to(x), self.predict(x), self.covariance)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""
