@@ -25,6 +25,7 @@ from jkofilter.filters import (
     UnscentedKalmanFilter,
     benes_prior,
 )
+from jkofilter.measures import PublishedFigure
 from jkofilter.models import (
     DoubleWell,
     GaussianMixture,
@@ -99,6 +100,7 @@ __all__ = [
     "ProductBelief",
     "ProductFilter",
     "ProductLaw",
+    "PublishedFigure",
     "Quadratic",
     "RangeBearing",
     "RidgeEngine",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import pandas as pd
@@ -15,17 +14,14 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.series import ObservationSeries
-from jkofilter.models.state_space import StateSpaceModel
-from jkofilter.numerics import metrics
-from jkofilter.run import FilterResult, Tracker, failed, run_filter
+from jkofilter.run import FilterResult, Tracker, failed
 from jkofilter.scenario import FilterStudy, Scenario
+from jkofilter.single_run import Reference, matched_filter, run_one, warm_up
 
 FRAMES = 150
 MAX_FRAMES = 600
 MOST_KEPT = 100
 """Readings up to which the beliefs of a run on the plane are kept for its picture."""
-TRIAL, MIN_MATCHED, MAX_MATCHED = 2000, 100, 1_000_000
-"""Particles of the run that tells what one costs, and bounds on how many are taken at equal time."""
 
 COLUMNS = (
     "scenario",
@@ -105,81 +101,36 @@ def run_scenario(
     filters = {name: make(scenario.model) for name, make in chosen.items()}
     order = [scenario.reference, *(name for name in filters if name != scenario.reference)]
     shown = next((name for name in order if name != scenario.reference), scenario.reference)
+    matched = [name for name in scenario.matched if wanted is None or name in wanted]
     rows: list[dict[str, Any]] = []
     first: FirstSeed | None = None
     for seed in seed_list:
         path, series = scenario.data(seed)
         if first is None:
-            _warm_up(filters, series)
+            for item in filters.values():
+                warm_up(item, series)
         results: dict[str, FilterResult] = {}
-        for name in order:
+        reference: Reference | None = None
+        budget: float | None = None
+        for name in (*order, *matched):
+            if name not in filters and budget is None:
+                continue
+            item = filters[name] if name in filters else matched_filter(scenario, name, series, seed, budget or 0.0)
             keep = first is None and name == shown and scenario.model.dim == 2 and len(series) <= MOST_KEPT
-            result, row = _measured(filters[name], series, scenario.until, seed, keep)
-            if result is not None:
-                results[name] = result
-                row |= _compared(result, results.get(scenario.reference), scenario.kl)
-            rows.append(_labels(scenario, name, seed) | row)
+            run = run_one(scenario, item, series, seed, reference, keep)
+            if name == scenario.reference:
+                reference = run.reference
+            if name == shown and name != scenario.reference and run.status == "ok":
+                budget = run.seconds
+            if run.result is not None:
+                results[name] = run.result
+            labels = {"scenario": scenario.name, "dim": scenario.model.dim, "filter": name, "seed": seed}
+            rows.append(labels | {"status": run.status, "seconds": run.seconds} | dict(run.figures))
             on_run(name, seed)
-        matched = {n: make for n, make in scenario.matched.items() if wanted is None or n in wanted}
-        rows += _at_equal_time(scenario, matched, filters, (series, seed), rows, results, on_run)
         if first is None:
             first = FirstSeed(path, series, results, _film_of(scenario, filters, results, shown, seed))
     assert first is not None
     return Benchmark(scenario, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), first)
-
-
-def _labels(scenario: Scenario, name: str, seed: int) -> dict[str, Any]:
-    return {"scenario": scenario.name, "dim": scenario.model.dim, "filter": name, "seed": seed}
-
-
-def _at_equal_time(
-    scenario: Scenario,
-    matched: Mapping[str, Callable[[StateSpaceModel, int], Filter]],
-    filters: Mapping[str, Filter],
-    data: tuple[ObservationSeries, int],
-    rows: Sequence[Mapping[str, Any]],
-    results: dict[str, FilterResult],
-    on_run: Callable[[str, int], None],
-) -> list[dict[str, Any]]:
-    """Runs of the matched filters of one seed, given the wall time of the first filter beside the reference."""
-    series, seed = data
-    lead = next((name for name in filters if name != scenario.reference), None)
-    done = (row for row in rows if row["filter"] == lead and row["seed"] == seed and row["status"] == "ok")
-    budget = next((row["seconds"] for row in done), None)
-    if budget is None:
-        return []
-    found: list[dict[str, Any]] = []
-    for name, make in matched.items():
-        _, trial = _measured(make(scenario.model, TRIAL), series, scenario.until, seed)
-        count = int(min(max(budget / trial["seconds"] * TRIAL, MIN_MATCHED), MAX_MATCHED))
-        result, row = _measured(make(scenario.model, count), series, scenario.until, seed)
-        if result is not None:
-            results[name] = result
-            row |= _compared(result, results.get(scenario.reference), scenario.kl)
-        found.append(_labels(scenario, name, seed) | row)
-        on_run(name, seed)
-    return found
-
-
-def _warm_up(filters: Mapping[str, Filter], series: ObservationSeries) -> None:
-    start = ObservationSeries(series.times[:1], series.values[:1])
-    for item in filters.values():
-        try:
-            run_filter(item, start)
-        except (FilterError, InputError):
-            continue
-
-
-def _measured(
-    item: Filter, series: ObservationSeries, until: float | None, seed: int, keep: bool = False
-) -> tuple[FilterResult | None, dict[str, Any]]:
-    start = perf_counter()
-    try:
-        result = run_filter(item, series, until=until, seed=seed, keep_beliefs=keep)
-    except (FilterError, InputError) as error:
-        return None, {"status": str(error), "seconds": perf_counter() - start}
-    seconds = perf_counter() - start
-    return result, {"status": result.status, "seconds": seconds, "log_evidence": result.log_evidence[-1].item()}
 
 
 def _film_of(
@@ -226,19 +177,6 @@ def _film(item: Filter, series: ObservationSeries, until: float | None, seed: in
         advance(end)
         keep()
     return tuple(beliefs)
-
-
-def _compared(result: FilterResult, reference: FilterResult | None, kl: bool) -> dict[str, float]:
-    if reference is None or reference is result:
-        return {}
-    ours, exact = result.final, reference.final
-    deviation = exact.covariance.diagonal().sqrt()
-    laws = {"kl_reference": metrics.kl(exact, ours), "kl_filter": metrics.kl(ours, exact)} if kl else {}
-    return laws | {
-        "mean_error": ((ours.mean - exact.mean) / deviation).square().mean().sqrt().item(),
-        "sd_ratio": math.sqrt((ours.covariance.diagonal() / exact.covariance.diagonal()).mean().item()),
-        "log_evidence_error": (result.log_evidence[-1] - reference.log_evidence[-1]).item(),
-    }
 
 
 @dataclass(frozen=True, eq=False)

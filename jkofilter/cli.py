@@ -12,15 +12,16 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import jkofilter
 from jkofilter.benchmark import run_filter_study, run_scenario
+from jkofilter.cli_bench import bench, report
+from jkofilter.cli_options import Filters, Out, Plots, Seeds, complain, console, parse_names, parse_seeds
 from jkofilter.errors import InputError
+from jkofilter.files import require_writable
 from jkofilter.report import (
-    require_writable,
     summarise,
     summarise_study,
     write_files,
@@ -33,10 +34,8 @@ from jkofilter.study_run import run_study
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Filters = Annotated[str | None, typer.Option(help="Names of the filters to run, separated by commas.")]
-Seeds = Annotated[str | None, typer.Option(help="How many seeds (N), or which (a:b, b not included).")]
-Out = Annotated[str | None, typer.Option(help="Folder for tables and pictures; out/SCENARIO by default.")]
-Plots = Annotated[bool, typer.Option(help="Draw the pictures.")]
+app.command("bench")(bench)
+app.command("report")(report)
 
 
 @app.callback(invoke_without_command=True)
@@ -75,7 +74,7 @@ def _list(folder: Annotated[str, typer.Argument(help="Folder of scenario files."
         else:
             names = [*(n for n in scenario.filters if n != scenario.reference), scenario.reference]
         table.add_row(str(file), ", ".join(names), str(scenario.seeds), scenario.description)
-    _console().print(table)
+    console().print(table)
 
 
 def _run_any(
@@ -95,33 +94,31 @@ def report_study(study: FlowStudy, filters: str | None, seeds: str | None, out: 
     Raises:
         InputError: an argument cannot be used; nothing was run or written then.
     """
-    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
-    if names is not None and not names:
-        raise InputError(f"filters must name at least one of {', '.join(study.methods)}.")
+    names = parse_names(filters, list(study.methods))
     chosen = study.select(names)
     seed_list = parse_seeds(seeds, study.seeds)
     folder = require_writable(out or Path("out") / study.name)
-    console = _console()
+    screen = console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(study.name, total=len(chosen) * len(seed_list) * len(study.cases))
 
         def advance(name: str, seed: int) -> None:
             progress.update(task, advance=1, description=f"{study.name}: {name}, seed {seed}")
             # Studies take minutes: a log without a progress bar should show that they move.
-            if not console.is_terminal:
-                console.print(f"done: {name}, seed {seed}")
+            if not screen.is_terminal:
+                screen.print(f"done: {name}, seed {seed}")
 
         outcome = run_study(study, names, seed_list, advance)
-    console.print(f"[bold]{study.name}[/bold]: {study.description}")
-    console.print(_study_table(outcome.records))
+    screen.print(f"[bold]{study.name}[/bold]: {study.description}")
+    screen.print(_study_table(outcome.records))
     for note in dict.fromkeys(f"{case.name}: {case.note}" for case in study.cases if case.note):
-        console.print(note)
+        screen.print(note)
     for path in write_study(outcome, folder, plots):
-        console.print(f"wrote {path}", soft_wrap=True)
+        screen.print(f"wrote {path}", soft_wrap=True)
     failed = outcome.records[outcome.records["status"] != "ok"]
     for row in failed.itertuples():
-        _complain(f"{row.method}, {row.case}, seed {row.seed}: {row.status}")
+        complain(f"{row.method}, {row.case}, seed {row.seed}: {row.status}")
     if len(failed):
         raise typer.Exit(1)
 
@@ -134,29 +131,27 @@ def report_filter_study(
     Raises:
         InputError: an argument cannot be used; nothing was written then.
     """
-    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
-    if names is not None and not names:
-        raise InputError(f"filters must name at least one of {', '.join(study.filters)}.")
+    names = parse_names(filters, list(study.filters))
     seed_list = None if seeds is None else parse_seeds(seeds, study.seeds)
     folder = require_writable(out or Path("out") / study.name)
-    console = _console()
+    screen = console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(study.name, total=None)
 
         def advance(name: str, seed: int) -> None:
             progress.update(task, description=f"{study.name}: {name}, seed {seed}")
-            if not console.is_terminal:
-                console.print(f"done: {name}, seed {seed}")
+            if not screen.is_terminal:
+                screen.print(f"done: {name}, seed {seed}")
 
         outcome = run_filter_study(study, names, seed_list, advance)
-    console.print(f"[bold]{study.name}[/bold]: {study.description}")
-    console.print(_filter_study_table(summarise_study(outcome.records)))
+    screen.print(f"[bold]{study.name}[/bold]: {study.description}")
+    screen.print(_filter_study_table(summarise_study(outcome.records)))
     for path in write_filter_study(outcome, folder, plots):
-        console.print(f"wrote {path}", soft_wrap=True)
+        screen.print(f"wrote {path}", soft_wrap=True)
     failed = outcome.records[outcome.records["status"] != "ok"]
     for row in failed.itertuples():
-        _complain(f"{row.filter}, {row.scenario}, seed {row.seed}: {row.status}")
+        complain(f"{row.filter}, {row.scenario}, seed {row.seed}: {row.status}")
     if len(failed):
         raise typer.Exit(1)
 
@@ -209,17 +204,15 @@ def run_and_report(scenario: Scenario, filters: str | None, seeds: str | None, o
     Raises:
         InputError: an argument cannot be used; nothing was run or written then.
     """
-    names = None if filters is None else [name.strip() for name in filters.split(",") if name.strip()]
-    if names is not None and not names:
-        raise InputError(f"filters must name at least one of {', '.join(scenario.filters)}.")
+    names = parse_names(filters, [*scenario.filters, *scenario.matched])
     chosen = scenario.select(names)
     seed_list = parse_seeds(seeds, scenario.seeds)
     for make in chosen.values():
         make(scenario.model)
     folder = require_writable(out or Path("out") / scenario.name)
-    console = _console()
+    screen = console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(scenario.name, total=len(chosen) * len(seed_list))
 
         def advance(name: str, seed: int) -> None:
@@ -227,34 +220,17 @@ def run_and_report(scenario: Scenario, filters: str | None, seeds: str | None, o
 
         benchmark = run_scenario(scenario, names, seed_list, advance)
     summary = summarise(benchmark)
-    console.print(f"[bold]{scenario.name}[/bold]: {scenario.description}")
-    console.print(_table(summary, scenario.reference))
+    screen.print(f"[bold]{scenario.name}[/bold]: {scenario.description}")
+    screen.print(_table(summary, scenario.reference))
     for line in _speeds(summary, scenario.reference):
-        console.print(line)
+        screen.print(line)
     for path in write_files(benchmark, folder, plots):
-        console.print(f"wrote {path}", soft_wrap=True)
+        screen.print(f"wrote {path}", soft_wrap=True)
     failed = benchmark.records[benchmark.records["status"] != "ok"]
     for row in failed.itertuples():
-        _complain(f"{row.filter}, seed {row.seed}: {row.status}")
+        complain(f"{row.filter}, seed {row.seed}: {row.status}")
     if len(failed):
         raise typer.Exit(1)
-
-
-def parse_seeds(text: str | None, default: int) -> list[int]:
-    """Seeds from "N" (0 to N - 1) or "a:b" (a to b - 1).
-
-    Raises:
-        InputError: neither, or none at all.
-    """
-    if text is None:
-        return list(range(default))
-    try:
-        low, high = (int(part) for part in text.split(":")) if ":" in text else (0, int(text))
-    except ValueError as error:
-        raise InputError(f"seeds must be a number N or a range a:b, got {text!r}.") from error
-    if not 0 <= low < high:
-        raise InputError(f"seeds must hold at least one seed of zero or more, got {text!r}.")
-    return list(range(low, high))
 
 
 def _table(summary: pd.DataFrame, reference: str) -> Table:
@@ -288,19 +264,11 @@ def _speeds(summary: pd.DataFrame, reference: str) -> list[str]:
     return [f"{first} is {', '.join(ratios)} (medians)."]
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-
-
-def _complain(sentence: str) -> None:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
-
-
 def _call(application: typer.Typer, arguments: Sequence[str] | None, program: str) -> None:
     try:
         application(args=None if arguments is None else list(arguments), prog_name=program)
     except InputError as error:
-        _complain(str(error))
+        complain(str(error))
         raise SystemExit(2) from None
     except BrokenPipeError:
         # The reader of our output went away (head, less): nothing is wrong, and nothing more can be said.

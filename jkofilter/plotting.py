@@ -239,15 +239,15 @@ def final_densities(
     figure = Figure(figsize=(10, 6.0), dpi=DPI, layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     bottom.set_yscale("log")
-    styles = _styles(densities, reference)
+    looks = styles(densities, reference)
     for name in [*(n for n in densities if n != reference), reference]:
         value = _log_density(densities[name], state)
         width, label = (1.6, f"{name} (reference)") if name == reference else (2.4, name)
-        top.plot(state, np.exp(value), label=label, linewidth=width, **styles[name])
+        top.plot(state, np.exp(value), label=label, linewidth=width, **looks[name])
         if name != reference:
             error = np.abs(value - np.where(compared, exact, np.nan))
             error[~np.isfinite(error) | (error == 0)] = np.nan
-            bottom.plot(state, error, label=name, linewidth=1.5, **styles[name])
+            bottom.plot(state, error, label=name, linewidth=1.5, **looks[name])
     if truth is not None:
         top.axvline(truth, color="grey", linewidth=1.2, label="truth")
     top.legend(fontsize=FONT - 1)
@@ -273,7 +273,7 @@ def box_plots(records: pd.DataFrame, reference: str) -> Figure:
         ("seconds", "seconds per run"),
     )
     names = [str(name) for name in records["filter"].drop_duplicates()]
-    styles = _styles(names, reference)
+    looks = styles(names, reference)
     good = records[records["status"] == "ok"]
     figure = Figure(figsize=(10, 6.0), dpi=DPI, layout="constrained")
     for axis, (column, label) in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
@@ -283,7 +283,7 @@ def box_plots(records: pd.DataFrame, reference: str) -> Figure:
             values = values[~np.isnan(values)]
             if values.size and (name != reference or column == "seconds"):
                 groups[name] = values
-        _boxes(axis, groups, {name: style["color"] for name, style in styles.items()})
+        boxes(axis, groups, {name: style["color"] for name, style in looks.items()})
         _finish(axis, "", label)
     seeds, failed = records["seed"].nunique(), len(records) - len(good)
     note = f"{seeds} seed{'s' * (seeds != 1)}; boxes: quartiles and median, points: runs"
@@ -291,8 +291,15 @@ def box_plots(records: pd.DataFrame, reference: str) -> Figure:
     return figure
 
 
-def _boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str]) -> None:
-    """One box and its points for each group, on a log axis; says how many values such an axis cannot show."""
+def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str], slanted: bool = False) -> None:
+    """One box and its points for each group, on a log axis; says how many values such an axis cannot show.
+
+    Args:
+        axis: to draw on.
+        groups: values by name.
+        colours: by name.
+        slanted: write the names at an angle, where they are many or long.
+    """
     axis.set_yscale("log")
     drawn = {name: values[np.isfinite(values) & (values > 0)] for name, values in groups.items()}
     hidden = sum(groups[name].size - drawn[name].size for name in groups)
@@ -312,16 +319,18 @@ def _boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str]) 
         axis.scatter(k + 1 + offsets, values, s=20, color=colours[name], alpha=0.75, zorder=3)
     crowded = sum(len(name) for name in drawn) > 30
     axis.set_xticks(range(1, len(drawn) + 1), [name.replace("-", "-\n", 1) if crowded else name for name in drawn])
+    if slanted:
+        axis.set_xticks(range(1, len(drawn) + 1), list(drawn), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(axis="y", alpha=0.3)
 
 
-def _styles(names: Sequence[str] | Mapping[str, object], reference: str) -> dict[str, dict[str, Any]]:
+def styles(names: Sequence[str] | Mapping[str, object], reference: str) -> dict[str, dict[str, Any]]:
     """Colour and line of each filter; those of the reference are its own, so that pictures agree with each other."""
     others = [name for name in names if name != reference]
-    styles = {
+    looks = {
         name: {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]} for k, name in enumerate(others)
     }
-    return styles | {reference: {"color": "black", "linestyle": ":"}}
+    return looks | {reference: {"color": "black", "linestyle": ":"}}
 
 
 def _log_density(belief: Belief, state: Array) -> Array:

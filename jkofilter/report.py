@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jkofilter.benchmark import Benchmark, StudyBenchmark
-from jkofilter.errors import InputError
+from jkofilter.files import written_whole
 from jkofilter.plane_plotting import posterior_panels
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
 from jkofilter.study_plotting import error_figure, filter_error_figure, projection_figure
@@ -48,25 +46,6 @@ def summarise(benchmark: Benchmark) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("filter")
 
 
-def require_writable(folder: str | os.PathLike[str]) -> Path:
-    """``folder``, made if it is not there.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    path = Path(folder)
-    probe = path / ".jkofilter-probe"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"out {str(folder)!r} cannot be written to ({error.strerror}); give another folder."
-        ) from error
-    return path
-
-
 def write_files(benchmark: Benchmark, folder: Path, plots: bool = True) -> list[Path]:
     """Write every run, the summary and the pictures; each file appears whole or not at all.
 
@@ -74,12 +53,12 @@ def write_files(benchmark: Benchmark, folder: Path, plots: bool = True) -> list[
         What was written.
     """
     written = [
-        _written(folder / "runs.csv", lambda path: benchmark.records.to_csv(path, index=False)),
-        _written(folder / "summary.csv", summarise(benchmark).to_csv),
+        written_whole(folder / "runs.csv", lambda path: benchmark.records.to_csv(path, index=False)),
+        written_whole(folder / "summary.csv", summarise(benchmark).to_csv),
     ]
     if plots:
         for name, figure in figures(benchmark).items():
-            written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
+            written.append(written_whole(folder / f"{name}.png", partial(figure.savefig, format="png")))
     return written
 
 
@@ -120,12 +99,12 @@ def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list
         What was written.
     """
     study, records = outcome.study, outcome.records
-    written = [_written(folder / "runs.csv", lambda path: records.to_csv(path, index=False))]
+    written = [written_whole(folder / "runs.csv", lambda path: records.to_csv(path, index=False))]
     if not plots:
         return written
     good = records[records["status"] == "ok"]
     pictures = {
-        f"error_{measure}": error_figure(study, good, measure)
+        f"error_{measure}": error_figure(good, measure, study.published)
         for measure in ("symmetric_kl", "kl_stationary", "ess")
         if good[measure].notna().any()
     }
@@ -135,7 +114,7 @@ def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list
             law = outcome.carried[method, case.name].at(case.times[-1])
             pictures[f"projection_{case.dim}"] = projection_figure(case, method, law)
     for name, figure in pictures.items():
-        written.append(_written(folder / f"{name}.png", partial(figure.savefig, format="png")))
+        written.append(written_whole(folder / f"{name}.png", partial(figure.savefig, format="png")))
     return written
 
 
@@ -159,20 +138,10 @@ def write_filter_study(outcome: StudyBenchmark, folder: Path, plots: bool = True
         What was written.
     """
     written = [
-        _written(folder / "runs.csv", lambda path: outcome.records.to_csv(path, index=False)),
-        _written(folder / "summary.csv", lambda path: summarise_study(outcome.records).to_csv(path, index=False)),
+        written_whole(folder / "runs.csv", lambda path: outcome.records.to_csv(path, index=False)),
+        written_whole(folder / "summary.csv", lambda path: summarise_study(outcome.records).to_csv(path, index=False)),
     ]
     if plots:
-        picture = filter_error_figure(summarise_study(outcome.records), outcome.study)
-        written.append(_written(folder / "error.png", partial(picture.savefig, format="png")))
+        picture = filter_error_figure(summarise_study(outcome.records), outcome.study.filters)
+        written.append(written_whole(folder / "error.png", partial(picture.savefig, format="png")))
     return written
-
-
-def _written(path: Path, write: Callable[[Path], object]) -> Path:
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

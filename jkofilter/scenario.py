@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Filter
+from jkofilter.measures import PublishedFigure, check_published
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.models.state_space import StateSpaceModel, simulate
 from jkofilter.study import FlowStudy
@@ -41,6 +42,7 @@ class Scenario:
         reading_label: axis label with unit.
         kl: whether the final densities are compared too; kernel estimates in many dimensions take minutes.
         readings_on_state_axis: whether a reading is the state plus noise and can be drawn on its axis.
+        published: figures that others report.
 
     Raises:
         InputError: the parts do not fit together.
@@ -62,6 +64,7 @@ class Scenario:
     reading_label: str = "reading"
     kl: bool = True
     readings_on_state_axis: bool = True
+    published: Sequence[PublishedFigure] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, StateSpaceModel):
@@ -82,6 +85,7 @@ class Scenario:
             raise InputError("series must be an ObservationSeries(times, values).")
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
+        check_published(self.published, {*self.filters, *self.matched}, {""})
 
     def _require_filter(self, name: str, argument: str) -> None:
         if name not in self.filters:
@@ -168,19 +172,22 @@ class FilterStudy:
         name: used for the output folder.
         scenarios: in the order of the pictures; their names label the cases.
         description: one sentence.
+        published: figures that others report, of the cases.
 
     Raises:
-        InputError: no scenarios, or a name used twice.
+        InputError: no scenarios, a name used twice, or a published figure of what is not there.
     """
 
     name: str
     scenarios: Sequence[Scenario]
     description: str = ""
+    published: Sequence[PublishedFigure] = ()
 
     def __post_init__(self) -> None:
         names = [scenario.name for scenario in self.scenarios]
         if not names or len(set(names)) != len(names):
             raise InputError(f"scenarios must be at least one, with different names, got {', '.join(names) or 'none'}.")
+        check_published(self.published, set(self.filters), set(names))
 
     @property
     def seeds(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from jkofilter._typing import Density
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import InputError
+from jkofilter.measures import PublishedFigure, check_published
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import euler_maruyama, sample_prior
 from jkofilter.transport.engines import Engine
@@ -80,12 +81,12 @@ class FlowStudy:
         methods: by name; the first one sets the wall time the particle simulations get.
         skip: (method, case name) pairs that are not run, because they would take too long.
         seeds: of the cases that repeat; seed 0 is the one drawn.
-        published: figures of Mokrov et al.'s ICNN-JKO by time and dimension, drawn beside ours.
+        published: figures that others report, drawn beside ours.
         projections: names of cases with a stationary law to draw on two principal components.
         description: one sentence.
 
     Raises:
-        InputError: no cases, no methods, or a name used twice.
+        InputError: no cases, no methods, a name used twice, or a published figure of what is not there.
     """
 
     name: str
@@ -93,7 +94,7 @@ class FlowStudy:
     methods: Mapping[str, Method]
     skip: frozenset[tuple[str, str]] = frozenset()
     seeds: int = 1
-    published: Mapping[float, Mapping[int, float]] = field(default_factory=dict)
+    published: Sequence[PublishedFigure] = ()
     projections: Sequence[str] = ()
     description: str = ""
 
@@ -105,6 +106,7 @@ class FlowStudy:
             raise InputError(f"cases must have different names, got {', '.join(names)}.")
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
+        check_published(self.published, set(self.methods), set(names))
 
     def select(self, names: Sequence[str] | None) -> Mapping[str, Method]:
         """The named methods; all when ``names`` is None.

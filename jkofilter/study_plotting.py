@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jkofilter._typing import Density
+from jkofilter.measures import PublishedFigure
 from jkofilter.models.state_space import sample_prior
 from jkofilter.plotting import COLOURS, DPI, FONT, LINES
-from jkofilter.scenario import FilterStudy
-from jkofilter.study import FlowCase, FlowStudy
+from jkofilter.study import FlowCase
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TITLES = {
@@ -26,13 +26,13 @@ LEAST = 1e-8
 SHOWN = 2500
 
 
-def error_figure(study: FlowStudy, records: pd.DataFrame, measure: str) -> Figure:
+def error_figure(records: pd.DataFrame, measure: str, published: Sequence[PublishedFigure] = ()) -> Figure:
     """Error against dimension (or case), one panel a judged time, and against seconds, one point a run.
 
     Args:
-        study: names the cases and figures published by others.
         records: of ``run_study``, those that did not fail.
         measure: "symmetric_kl", "kl_stationary" or "ess"; the last one is drawn as what is missing to one.
+        published: figures that others report; those of this measure are drawn against dimension.
     """
     data = records.assign(error=1 - records["ess"] if measure == "ess" else records[measure])
     data = data.dropna(subset="error").assign(error=lambda frame: frame["error"].clip(lower=LEAST))
@@ -43,7 +43,9 @@ def error_figure(study: FlowStudy, records: pd.DataFrame, measure: str) -> Figur
     for axis, time in zip(axes, times, strict=False):
         _against_case(axis, data[data["time"] == time], by_dim)
         if by_dim:
-            _published(axis, study.published.get(time, {}))
+            dims = dict(zip(data["case"], data["dim"], strict=True))
+            shown = [one for one in published if one.measure == measure and one.case in dims]
+            _published(axis, [one for one in shown if (times[-1] if one.time is None else one.time) == time], dims)
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
@@ -74,17 +76,19 @@ def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
         axis.minorticks_off()
 
 
-def _published(axis: Axes, figures: Mapping[int, float]) -> None:
-    if figures:
-        axis.plot(list(figures), list(figures.values()), "x:", color="black", label="ICNN-JKO (published)", ms=6)
+def _published(axis: Axes, figures: Sequence[PublishedFigure], dims: Mapping[str, int]) -> None:
+    for k, (source, method) in enumerate(dict.fromkeys((one.source, one.method) for one in figures)):
+        own = [(dims[one.case], one.value) for one in figures if (one.source, one.method) == (source, method)]
+        dim, value = zip(*sorted(own), strict=True)
+        axis.plot(dim, value, marker="x+*1"[k % 4], ls=":", color="black", ms=7, label=f"{method} ({source})")
 
 
-def filter_error_figure(summary: pd.DataFrame, study: FilterStudy) -> Figure:
+def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Medians of mean error, log evidence error and wall time of every filter against dimension (or scenario).
 
     Args:
         summary: of ``summarise_study``.
-        study: names the references, which have no error.
+        names: of the filters, in the order of the legend, the references, which have no error, last.
     """
     panels = {
         "mean_error": "error of the mean\n(posterior standard deviations)",
@@ -94,9 +98,9 @@ def filter_error_figure(summary: pd.DataFrame, study: FilterStudy) -> Figure:
     by_dim = summary["dim"].nunique() == summary["scenario"].nunique()
     figure = Figure(figsize=(4.1 * len(panels), 4.2), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    names = [name for name in study.filters if name in set(summary["filter"])]
+    shown = [name for name in names if name in set(summary["filter"])]
     for axis, (measure, label) in zip(axes, panels.items(), strict=True):
-        for k, name in enumerate(names):
+        for k, name in enumerate(shown):
             own = summary[summary["filter"] == name].dropna(subset=measure)
             if len(own):
                 style = {"color": COLOURS[k % 6], "linestyle": LINES[k % 6], "marker": MARKERS[k % 6]}

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import pandas as pd
-import torch
 
-from jkofilter._typing import Density
-from jkofilter.errors import FilterError, InputError
-from jkofilter.numerics import metrics
-from jkofilter.study import Carried, FlowCase, FlowStudy
-
-SAMPLES = 4000
+from jkofilter.errors import InputError
+from jkofilter.single_run import run_method
+from jkofilter.study import Carried, FlowStudy
 
 COLUMNS = (
     "study",
@@ -82,47 +76,15 @@ def run_study(
             for number, (name, method) in enumerate(methods.items()):
                 if (name, case.name) in study.skip:
                     continue
-                start = perf_counter()
                 common = {"study": study.name, "case": case.name, "dim": case.dim, "method": name, "seed": seed}
-                try:
-                    result = method(case, seed, budget)
-                    seconds = perf_counter() - start
-                    measured = [_measured(case, result, time) for time in case.times]
-                except (FilterError, InputError) as error:
-                    rows.append(common | {"status": str(error), "seconds": perf_counter() - start})
+                run = run_method(case, method, seed, budget)
+                common |= {"status": run.status, "seconds": run.seconds}
+                if run.carried is None:
+                    rows.append(common)
                 else:
-                    budget = seconds if number == 0 else budget
-                    shared = common | {"status": "ok", "seconds": seconds, "remark": result.remark}
-                    rows += [shared | row for row in measured]
+                    budget = run.seconds if number == 0 else budget
+                    rows += [common | {"remark": run.carried.remark} | dict(row) for row in run.figures]
                     if seed == seed_list[0]:
-                        carried[name, case.name] = result
+                        carried[name, case.name] = run.carried
                 on_run(f"{name}, {case.name}", seed)
     return StudyRecords(study, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), carried)
-
-
-def _measured(case: FlowCase, result: Carried, time: float) -> dict[str, float]:
-    law = result.at(time)
-    row = {"time": time}
-    if case.exact is not None:
-        exact = case.exact(time)
-        row["kl_exact"], row["kl_method"] = metrics.kl(exact, law, SAMPLES), metrics.kl(law, exact, SAMPLES)
-        row["symmetric_kl"] = row["kl_exact"] + row["kl_method"]
-    if case.stationary is not None:
-        row["kl_stationary"] = metrics.kl(law, case.stationary, SAMPLES)
-    if case.exact is None and time == case.times[-1]:
-        row["ess"] = stationary_share(case, law)
-    return row
-
-
-def stationary_share(case: FlowCase, law: Density) -> float:
-    """Effective share of fresh draws of a law weighted to exp(-beta V), which needs no normaliser."""
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(law, metrics.KnowsItsDraws):
-        x, log_prob = law.sample_with_log_prob(SAMPLES, generator)
-    else:
-        x = law.sample(SAMPLES, generator)
-        log_prob = law.log_prob(x)
-    log_weights = -float(case.sde.beta) * case.sde.potential(x) - log_prob
-    log_weights = log_weights - log_weights.logsumexp(0)
-    share = metrics.effective_sample_size(log_weights) / SAMPLES
-    return share if math.isfinite(share) else 0.0

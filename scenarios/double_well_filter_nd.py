@@ -64,9 +64,26 @@ def case(d: int) -> jf.Scenario:
     )
 
 
+def prototype(method: str, ours: str, measure: str, value: float, statistic: str = "median") -> jf.PublishedFigure:
+    return jf.PublishedFigure("prototype", method, ours, measure, value, "d = 16", statistic=statistic)
+
+
+BOOTSTRAP = ("bootstrap, 300,000 particles", "particles, 100000")
+JKO = ("JKO, 16,384 particles", "JKO")
+PUBLISHED = (
+    prototype(*BOOTSTRAP, "mean_error", 0.3, "least"),
+    prototype(*BOOTSTRAP, "mean_error", 0.6, "worst"),
+    prototype(*BOOTSTRAP, "log_evidence_error", 0.4, "least"),
+    prototype(*BOOTSTRAP, "log_evidence_error", 3.7, "worst"),
+    prototype(*JKO, "mean_error", 0.2),
+    prototype(*JKO, "log_evidence_error", 1.2),
+    prototype(*JKO, "seconds", 60.0),
+)
+
 SCENARIO = jf.FilterStudy(
     name="double_well_filter_nd",
     scenarios=[case(d) for d in DIMS],
+    published=PUBLISHED,
     description="rotated double wells seen in full, five readings with noise 0.5",
 )
 

@@ -9,7 +9,26 @@ import torch
 import jkofilter as jf
 
 DIMS = (*range(1, 13), 32)
-PUBLISHED = {0.5: {1: 0.0007, 4: 0.0081, 8: 0.0148, 12: 0.0263}, 0.9: {1: 0.0005, 4: 0.0083, 8: 0.0103, 12: 0.0191}}
+SOURCE = "Mokrov et al. 2021"
+SYMMETRIC_KL = {
+    0.5: {1: 0.0007, 4: 0.0081, 8: 0.0148, 12: 0.0263},
+    0.9: {1: 0.0005, 4: 0.0083, 8: 0.0103, 12: 0.0191},
+}
+PUBLISHED = (
+    *(
+        jf.PublishedFigure(SOURCE, "ICNN-JKO", "JKO SDIRK2", "symmetric_kl", value, f"d = {d}", time)
+        for time, figures in SYMMETRIC_KL.items()
+        for d, value in figures.items()
+    ),
+    *(
+        jf.PublishedFigure(SOURCE, "ICNN-JKO, on a GPU", "JKO SDIRK2", "seconds", seconds, f"d = {d}")
+        for d, seconds in {1: 300.0, 12: 860.0}.items()
+    ),
+    jf.PublishedFigure(SOURCE, "EM, 50,000 particles, KDE", "particles + KDE", "symmetric_kl", 3.8, "d = 12"),
+    jf.PublishedFigure(
+        "floor, closed form", "exact JKO steps", "JKO implicit Euler", "symmetric_kl", 7e-4, "d = 12", 0.9
+    ),
+)
 
 
 def gaussian(mean: torch.Tensor, covariance: torch.Tensor) -> torch.distributions.MultivariateNormal:

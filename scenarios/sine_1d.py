@@ -15,6 +15,27 @@ MODEL = jf.StateSpaceModel(
     observation=jf.LinearGaussian([[1.0]], [[1.0]]),
 )
 
+MOKROV = "Mokrov et al. 2021"
+
+
+def published(
+    method: str, filter: str, figures: tuple[float, float, float], source: str = MOKROV
+) -> list[jf.PublishedFigure]:
+    """Medians of KL(filter, exact), KL(exact, filter) and seconds."""
+    measures = ("kl_filter", "kl_reference", "seconds")
+    return [jf.PublishedFigure(source, method, filter, *pair) for pair in zip(measures, figures, strict=True)]
+
+
+PUBLISHED = (
+    *published("ICNN-JKO, tau 0.1, on a GPU", "jko", (0.0082, 0.0088, 10_753.0)),
+    jf.PublishedFigure(MOKROV, "ICNN-JKO, tau 0.1, on a GPU", "jko", "kl_filter", 0.19, statistic="worst"),
+    jf.PublishedFigure(MOKROV, "ICNN-JKO, tau 0.1, on a GPU", "jko", "kl_reference", 0.38, statistic="worst"),
+    *published("dual JKO (Frogner & Poggio 2020)", "jko", (0.0095, 0.0257, 6883.0)),
+    *published("bootstrap, 50,000 particles, KDE", "particle-kde", (0.0022, 0.0021, 16.0)),
+    jf.PublishedFigure("prototype", "bootstrap, exact last transition", "particle-transition", "kl_filter", 9e-5),
+    *published("1-D JKO, SDIRK2, tau 0.05, 400 nodes", "jko", (2e-7, 2e-7, 0.08), "prototype"),
+)
+
 SCENARIO = jf.Scenario(
     name="sine_1d",
     description="a hidden walker in V = sin(2 pi x)/pi + x^2/4, seen with unit noise",
@@ -32,6 +53,7 @@ SCENARIO = jf.Scenario(
     time_label="time",
     state_label="state x",
     reading_label="reading y",
+    published=PUBLISHED,
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import torch
 import jkofilter as jf
 from jkofilter.beliefs.base import Belief
 from jkofilter.benchmark import run_scenario
-from jkofilter.cli import main, parse_seeds
+from jkofilter.cli import main
+from jkofilter.cli_options import parse_names, parse_seeds
 from jkofilter.filters.base import Runnable
 from jkofilter.report import summarise
 
@@ -166,6 +167,12 @@ def test_seeds_are_a_number_or_a_range() -> None:
     assert parse_seeds(None, 3) == [0, 1, 2]
     assert parse_seeds("2", 9) == [0, 1]
     assert parse_seeds("4:6", 9) == [4, 5]
+
+
+def test_names_that_hold_commas_are_told_from_lists_of_names() -> None:
+    known = ["JKO", "particles, 100000", "particles, same time"]
+    assert parse_names("JKO, particles, 100000,nobody", known) == ["JKO", "particles, 100000", "nobody"]
+    assert parse_names(None, known) is None
 
 
 def test_a_failing_filter_is_recorded_and_the_rest_go_on(small: Path) -> None:

@@ -1,0 +1,201 @@
+"""The report of a sweep: one HTML page that needs nothing else, and the tables behind it as CSV."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jkofilter.bench.folder import read_sweep
+from jkofilter.bench.records import RECORDS, key_of, latest, read_records
+from jkofilter.bench_plotting import box_figure, measured, time_to_accuracy
+from jkofilter.bench_tables import judged, leads, paired_table, published_table, run_table, summary_table
+from jkofilter.errors import InputError
+from jkofilter.files import require_writable, written_whole
+from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
+from jkofilter.study_plotting import error_figure, filter_error_figure
+
+SHOWN = (*ERRORS, "sd_ratio", *FLOW_ERRORS, "ess", "seconds")
+MAIN = ("kl_filter", "mean_error", "log_evidence_error")
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a folder holds.
+
+    Attributes:
+        scenarios: what is known of each, by name.
+        commands: that made the records.
+        records: the last of each run.
+        warnings: sentences.
+    """
+
+    scenarios: Mapping[str, Mapping[str, Any]]
+    commands: Sequence[Mapping[str, Any]]
+    records: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+
+
+def read_folder(folder: Path) -> Sweep:
+    """What ``run_sweep`` left; nothing is written, and a sweep may be going on there.
+
+    Raises:
+        InputError: no such folder, no records, or records of another format.
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder {str(folder)!r} does not exist; give the --out of a bench.")
+    records, rest = read_records(folder / RECORDS)
+    if not records:
+        raise InputError(f"folder {str(folder)!r} holds no records; run 'jkofilter bench' with --out {folder}.")
+    sweep = read_sweep(folder)
+    warnings = [f"The last line of {RECORDS} was cut short and is left out."] if rest else []
+    return Sweep(sweep["scenarios"], sweep["commands"], list(latest(records).values()), warnings)
+
+
+def write_report(folder: Path, out: Path | None = None) -> list[Path]:
+    """Write the page, and runs.csv, summary.csv, paired.csv and published.csv beside it.
+
+    Args:
+        folder: of a sweep.
+        out: the page; report.html in ``folder`` by default.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: as of ``read_folder``, or ``out`` cannot be written.
+    """
+    sweep = read_folder(folder)
+    page = out or folder / "report.html"
+    home = require_writable(page.parent)
+    runs = run_table(sweep.records)
+    lead = leads(runs, {name: one["filters"] for name, one in sweep.scenarios.items()})
+    tables = {
+        "runs": runs,
+        "summary": summary_table(runs),
+        "paired": paired_table(runs, lead),
+        "published": published_table(runs, {name: one["published"] for name, one in sweep.scenarios.items()}),
+    }
+    text = _page(sweep, tables)
+    try:
+        written = [written_whole(page, lambda path: path.write_text(text, encoding="utf-8"))]
+        for name, table in tables.items():
+            written.append(written_whole(home / f"{name}.csv", _csv(table)))
+    except OSError as error:
+        raise InputError(f"out {str(page)!r} cannot be written ({error.strerror}).") from error
+    return written
+
+
+def _csv(table: pd.DataFrame) -> Any:
+    return lambda path: table.to_csv(path, index=False)
+
+
+def _page(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jkofilter"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = figure_text
+    present = dict.fromkeys(record["scenario"] for record in sweep.records)
+    unknown = {"kind": "", "description": "", "path": "", "filters": [], "cases": [], "published": []}
+    sections = [_section(name, sweep.scenarios.get(name, unknown), tables) for name in present]
+    failures = [{"run": str(key_of(one)), "status": one["status"]} for one in sweep.records if one["status"] != "ok"]
+    return environment.get_template("report.html").render(
+        sections=sections,
+        failures=failures,
+        warnings=sweep.warnings,
+        commands=sweep.commands,
+        environments=_environments(sweep.records),
+        runs=len(sweep.records),
+        measures=MEASURES,
+    )
+
+
+def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    own = {title: table[table["scenario"] == name] for title, table in tables.items()}
+    shown = [measure for measure in SHOWN if own["summary"][f"{measure}_median"].notna().any()]
+    return {
+        "name": name,
+        "known": known,
+        "notes": [f"{case['name']}: {case['note']}" for case in known["cases"] if case["note"]],
+        "shown": shown,
+        "with_case": bool(own["summary"]["case"].any()),
+        "with_time": own["summary"]["time"].nunique() > 1,
+        "reference": sorted(set(own["runs"]["reference"]) - {""}),
+        "summary": _rows(own["summary"]),
+        "paired": _rows(own["paired"]),
+        "lead": sorted(set(own["paired"]["lead"])),
+        "published": _rows(own["published"]),
+        "pictures": {title: _embedded(figure) for title, figure in _figures(name, known, own["runs"]).items()},
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Figure]:
+    """The pictures of a scenario, by what they show."""
+    good = judged(runs)
+    if good.empty:
+        return {}
+    names = known["filters"] or list(dict.fromkeys(good["filter"]))
+    if set(good["role"]) == {"method"}:
+        published = [PublishedFigure(**figure) for figure in known["published"]]
+        frame = good.rename(columns={"filter": "method"})
+        return {
+            f"{MEASURES[measure]}, against {'dimension' if frame['dim'].nunique() > 1 else 'case'} and wall time": (
+                error_figure(frame, measure, published)
+            )
+            for measure in ("symmetric_kl", "kl_stationary", "ess")
+            if good[measure].notna().any()
+        }
+    if set(good["case"]) == {""}:
+        reference = good["reference"].iloc[0]
+        pictures = {"Errors and wall time by filter, over seeds": box_figure(good, names, reference)}
+        panels = {MEASURES[measure].split(",")[0]: (good, measure) for measure in measured(good)}
+    else:
+        medians = good.assign(scenario=good["case"]).groupby(["scenario", "dim", "filter"], sort=False)
+        columns = ["mean_error", "log_evidence_error", "seconds"]
+        pictures = {
+            "Medians over seeds, case by case": filter_error_figure(medians[columns].median().reset_index(), names)
+        }
+        main = next((measure for measure in MAIN if good[measure].notna().any()), "")
+        panels = {case: (good[good["case"] == case], main) for case in dict.fromkeys(good["case"]) if main}
+    if panels:
+        pictures["Time to accuracy: error against wall time"] = time_to_accuracy(panels, names)
+    return pictures
+
+
+def _embedded(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _environments(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every combination of versions, machine, threads and commit, with how many runs it made."""
+    names = ("versions", "machine", "threads", "commit")
+    found = Counter(json.dumps({name: one.get(name) for name in names}, sort_keys=True) for one in records)
+    return [json.loads(text) | {"runs": runs} for text, runs in found.most_common()]
+
+
+def figure_text(value: Any) -> str:
+    """A figure to two or three digits; a dash for what there is not."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "\u2013"
+    if isinstance(value, str):
+        return value
+    magnitude = abs(value)
+    if magnitude == 0 or 0.01 <= magnitude < 10_000:
+        return f"{value:.3g}" if magnitude < 1000 else f"{value:.0f}"
+    return f"{value:.1e}"
