@@ -121,7 +121,8 @@ def _page(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    own = {title: table[table["scenario"] == name] for title, table in tables.items()}
+    cases, filters = [case["name"] for case in known["cases"]], known["filters"]
+    own = {title: _ordered(table[table["scenario"] == name], cases, filters) for title, table in tables.items()}
     shown = [measure for measure in SHOWN if own["summary"][f"{measure}_median"].notna().any()]
     return {
         "name": name,
@@ -137,6 +138,14 @@ def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFr
         "published": _rows(own["published"]),
         "pictures": {title: _embedded(figure) for title, figure in _figures(name, known, own["runs"]).items()},
     }
+
+
+def _ordered(table: pd.DataFrame, cases: Sequence[str], filters: Sequence[str]) -> pd.DataFrame:
+    """In the order of the scenario file, where the table is not in an order of its own."""
+    if "source" in table:
+        return table
+    places = {name: k for k, name in enumerate([*cases, *filters])}
+    return table.sort_values(["case", "filter"], key=lambda names: names.map(places), kind="stable")
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -162,7 +171,7 @@ def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[st
     if set(good["case"]) == {""}:
         reference = good["reference"].iloc[0]
         pictures = {"Errors and wall time by filter, over seeds": box_figure(good, names, reference)}
-        panels = {MEASURES[measure].split(",")[0]: (good, measure) for measure in measured(good)}
+        panels = {MEASURES[measure].rsplit(", ", 1)[0]: (good, measure) for measure in measured(good, MAIN)}
     else:
         medians = good.assign(scenario=good["case"]).groupby(["scenario", "dim", "filter"], sort=False)
         columns = ["mean_error", "log_evidence_error", "seconds"]

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES
 from jkofilter.numerics.intervals import median_interval
 from jkofilter.plotting import COLOURS, DPI, FONT, boxes, styles
-from jkofilter.study_plotting import LEAST, MARKERS
+from jkofilter.study_plotting import MARKERS, a_decade_at_least
 
 COLUMNS = 3
+SMALLEST = 1e-12
+"""Where an error of zero is drawn on a logarithmic axis."""
 
 
 def measured(table: pd.DataFrame, names: Sequence[str] = (*ERRORS, *FLOW_ERRORS)) -> list[str]:
@@ -60,13 +62,12 @@ def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequ
         names: of the filters, in the order of colours.
     """
     figure, axes = _panels(len(panels), 3.9)
-    order = [name for name in names if any(name in set(runs["filter"]) for runs, _ in panels.values())]
     for axis, (title, (runs, measure)) in zip(axes, panels.items(), strict=True):
-        for k, name in enumerate(order):
+        for k, name in enumerate(names):
             own = runs[runs["filter"] == name].dropna(subset=measure)
             if own.empty:
                 continue
-            seconds, error = own["seconds"].to_numpy(), own[measure].clip(lower=LEAST).to_numpy()
+            seconds, error = own["seconds"].to_numpy(), own[measure].clip(lower=SMALLEST).to_numpy()
             x, y = median_interval(seconds), median_interval(error)
             colour = COLOURS[k % len(COLOURS)]
             axis.plot(seconds, error, ".", color=colour, alpha=0.45, ms=5)
@@ -84,6 +85,7 @@ def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequ
         axis.set_title(title, fontsize=FONT)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        a_decade_at_least(axis, "x", "y")
         axis.set_xlabel(MEASURES["seconds"], fontsize=FONT)
         axis.set_ylabel(MEASURES[measure], fontsize=FONT)
         axis.grid(alpha=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,15 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     return figure
 
 
+def a_decade_at_least(axis: Axes, *ways: Literal["x", "y"]) -> None:
+    """Widen logarithmic axes that show less than a decade, where a small difference would look like a large one."""
+    for way in ways:
+        low, high = getattr(axis, f"get_{way}lim")()
+        if high < 10 * low:
+            middle = (low * high) ** 0.5
+            getattr(axis, f"set_{way}lim")(middle / 10**0.5 * 0.95, middle * 10**0.5 * 1.05)
+
+
 def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
         medians = group.groupby("dim" if by_dim else "case", sort=by_dim)["error"].median()
@@ -108,6 +118,7 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
                     own["dim" if by_dim else "scenario"], own[measure].clip(lower=LEAST), label=name, ms=6, **style
                 )
         axis.set_yscale("log")
+        a_decade_at_least(axis, "y")
         axis.set_ylabel(label, fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "scenario", fontsize=FONT)
         if by_dim:
