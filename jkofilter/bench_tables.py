@@ -84,9 +84,9 @@ def paired_table(table: pd.DataFrame, lead: Mapping[tuple[str, str], str]) -> pd
     rows: list[dict[str, Any]] = []
     for (scenario, case, time), group in judged(table).groupby(["scenario", "case", "time"], sort=False):
         name = lead.get((scenario, case))
-        own = group[group["filter"] == name].set_index("seed")
+        own = group[group["filter"] == name]
         for other, theirs in group[group["filter"] != name].groupby("filter", sort=False):
-            pairs = theirs.set_index("seed").join(own, how="inner", lsuffix="_other", rsuffix="_lead")
+            pairs = theirs.merge(own, on="seed", suffixes=("_other", "_lead"))
             common = {"scenario": scenario, "case": case, "time": time, "filter": other, "lead": name}
             rows += [common | row for row in _ratios(pairs)]
     columns = ["scenario", "case", "time", "filter", "lead", "measure", "pairs", "ratio", "low", "high", "lead_better"]
