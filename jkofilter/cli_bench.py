@@ -42,7 +42,7 @@ def bench(
         loaded,
         filters=parse_names(filters, known),
         seeds=None if seeds is None else parse_seeds(seeds, 1),
-        workers=workers if workers is not None else len(os.sched_getaffinity(0)),
+        workers=_cores() if workers is None else workers,
         dask=dask,
         threads=threads,
         out=out,
@@ -76,6 +76,11 @@ def bench(
     screen.print(f"{len(made)} runs recorded in {out}; make the report with: jkofilter report {out}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _cores() -> int:
+    """Cores that this process may use, which can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def report(

@@ -45,8 +45,8 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
         _against_case(axis, data[data["time"] == time], by_dim)
         if by_dim:
             dims = dict(zip(data["case"], data["dim"], strict=True))
-            shown = [one for one in published if one.measure == measure and one.case in dims]
-            _published(axis, [one for one in shown if (times[-1] if one.time is None else one.time) == time], dims)
+            own = [one for one in published if one.measure == measure and one.case in dims]
+            _published(axis, [one for one in own if (times[-1] if one.time is None else one.time) == time], dims)
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
@@ -59,7 +59,10 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
-    handles, labels = axes[0].get_legend_handles_labels()
+    shown = [pair for axis in axes[:-1] for pair in zip(*axis.get_legend_handles_labels()[::-1], strict=True)]
+    entries = dict(reversed(shown))
+    labels = list(dict.fromkeys(label for label, _ in shown))
+    handles = [entries[label] for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
     return figure
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 MODEL = """
 import os
@@ -91,3 +94,14 @@ def write(folder: Path, **files: str) -> list[str]:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
     return [str(folder / f"{name}.py") for name in files]
+
+
+def steady(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Records without what may differ from run to run, sorted."""
+    varying = ("seconds", "started", "commit")
+    return sorted(json.dumps({k: v for k, v in one.items() if k not in varying}) for one in records)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The records in a folder."""
+    return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]

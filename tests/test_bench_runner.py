@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_scenarios import FAMILY, FLOW, LINE, MATCHED, MODEL, TROUBLE, write
+import torch
+from bench_scenarios import FAMILY, FLOW, LINE, MATCHED, MODEL, TROUBLE, lines, steady, write
 
 import jkofilter as jf
 from jkofilter.bench.crew import Crew
@@ -60,15 +62,6 @@ def sweep(folder: Path, *paths: str, hands: Here | None = None, **more: Any) -> 
     return InHere(load_all(paths), out=str(folder / "out"), hands=hands or Here(), **more)
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out" / "records.jsonl").read_text().splitlines()]
-
-
-def steady(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Records without what differs from run to run, sorted."""
-    return sorted(json.dumps({k: v for k, v in one.items() if k not in ("seconds", "started")}) for one in records)
-
-
 @pytest.fixture
 def all_kinds(tmp_path: Path) -> list[str]:
     return write(tmp_path, line=LINE, family=FAMILY, flow=FLOW)
@@ -81,7 +74,7 @@ def test_every_filter_of_every_case_on_every_seed_leaves_one_record(tmp_path: Pa
     # line: 4 filters x 2 seeds; family: the same for 2 cases; flow: 3 pairs of case and method that are not skipped.
     assert len(made) == 8 + 16 + 6
     assert sizes == [(30, 0)]
-    assert lines(tmp_path) == json.loads(json.dumps(made)) == json.loads(json.dumps(told))
+    assert lines(tmp_path / "out") == json.loads(json.dumps(made)) == json.loads(json.dumps(told))
     assert len({key_of(one) for one in made}) == 30
     assert {one["status"] for one in made} == {"ok"}
     assert {one["filter"] for one in made if one["role"] == "reference"} == {"exact"}
@@ -139,7 +132,7 @@ def test_resumed_after_any_record_it_repeats_none_and_loses_none(
     made = run_sweep(sweep(tmp_path, *all_kinds, resume=True), Watch(warn=warnings.append))
     assert len(made) == 30 - kept
     assert file.read_bytes().splitlines(keepends=True)[:kept] == before[:kept]
-    assert steady(lines(tmp_path)) == whole
+    assert steady(lines(tmp_path / "out")) == whole
     assert len(warnings) == (kept < 30)
 
 
@@ -159,7 +152,7 @@ def test_a_filter_added_later_is_measured_against_the_reference_run_again_but_no
     assert [one["filter"] for one in made] == ["unscented"]
     assert hands.calls == ["line: exact, seed 0", "line: unscented, seed 0"]
     assert made[0]["figures"][0]["kl_filter"] < 1e-6
-    assert [one["filter"] for one in lines(tmp_path)] == ["exact", "ensemble", "unscented"]
+    assert [one["filter"] for one in lines(tmp_path / "out")] == ["exact", "ensemble", "unscented"]
 
 
 def test_failed_runs_are_kept_unless_asked_to_be_tried_again(tmp_path: Path) -> None:
@@ -192,7 +185,7 @@ def test_a_matched_filter_whose_lead_failed_says_so(tmp_path: Path) -> None:
 
 
 class Waiting(Here):
-    """Computes nothing before it is asked for the third time how things stand; counts what it was handed."""
+    """Takes its time over every run; counts how many it holds."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -202,8 +195,6 @@ class Waiting(Here):
         def compute() -> None:
             self.out -= 1
             future.set_result(function(*arguments))
-
-        import threading
 
         threading.Timer(0.02, compute).start()
         return future
@@ -248,7 +239,7 @@ def test_a_cluster_that_goes_away_stops_the_sweep_and_keeps_the_records(tmp_path
     paths = write(tmp_path, line=LINE)
     with pytest.raises(jf.InputError, match="the cluster has gone; finished records are kept, go on with --resume"):
         run_sweep(sweep(tmp_path, *paths, hands=Lost(slots=1)))
-    kept = len(lines(tmp_path))
+    kept = len(lines(tmp_path / "out"))
     assert 0 < kept < 8
     assert len(run_sweep(sweep(tmp_path, *paths, resume=True))) == 8 - kept
 
@@ -265,22 +256,19 @@ def test_a_scenario_that_has_changed_is_loaded_anew_and_noted(tmp_path: Path) ->
     assert again[0]["figures"] != first[0]["figures"]
 
 
+def plane_model() -> jf.StateSpaceModel:
+    eye = torch.eye(2, dtype=torch.float64)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), eye)
+    return jf.StateSpaceModel(prior, jf.LangevinSDE(jf.Quadratic([0.0, 0.0], eye)), jf.LinearGaussian(eye, eye))
+
+
 def test_settings_are_those_of_the_filter_as_plain_data() -> None:
-    model = tasks_model()
-    settings = settings_of(jf.JKOFilter(model, transport=jf.RidgeEngine(cells=7)))
+    settings = settings_of(jf.JKOFilter(plane_model(), transport=jf.RidgeEngine(cells=7)))
     assert settings["type"] == "JKOFilter"
     assert settings["transport"]["cells"] == 7
     assert "model" not in settings
     assert json.loads(json.dumps(settings)) == settings
     assert " at 0x" not in json.dumps(settings)
-
-
-def tasks_model() -> jf.StateSpaceModel:
-    import torch
-
-    eye = torch.eye(2, dtype=torch.float64)
-    prior = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), eye)
-    return jf.StateSpaceModel(prior, jf.LangevinSDE(jf.Quadratic([0.0, 0.0], eye)), jf.LinearGaussian(eye, eye))
 
 
 def test_named_filters_bring_their_reference_and_their_lead(tmp_path: Path) -> None:

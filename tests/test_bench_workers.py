@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_scenarios import FAMILY, FLOW, LINE, TROUBLE, write
+from bench_scenarios import FAMILY, FLOW, LINE, TROUBLE, lines, steady, write
 
 import jkofilter as jf
 from jkofilter.bench.plan import load_all
@@ -23,12 +22,6 @@ from jkofilter.bench.runner import Sweep, run_sweep
 
 COMMAND = [sys.executable, "-c", "from jkofilter.cli import main; main()", "bench"]
 THREE = {"line": LINE, "family": FAMILY, "flow": FLOW}
-
-
-def steady(out: Path) -> list[str]:
-    """Records without what differs from run to run, sorted."""
-    lines = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
-    return sorted(json.dumps({k: v for k, v in one.items() if k not in ("seconds", "started")}) for one in lines)
 
 
 def by_status(made: list[dict[str, Any]]) -> dict[str, set[str]]:
@@ -94,8 +87,8 @@ def test_figures_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     paths = write(tmp_path, **THREE)
     for workers in (1, 2):
         run_sweep(Sweep(load_all(paths), workers=workers, out=str(tmp_path / f"out{workers}")))
-    assert steady(tmp_path / "out1") == steady(tmp_path / "out2")
-    assert len(steady(tmp_path / "out1")) == 30
+    assert steady(lines(tmp_path / "out1")) == steady(lines(tmp_path / "out2"))
+    assert len(steady(lines(tmp_path / "out1"))) == 30
 
 
 DASK = [sys.executable, "-m", "dask"]
@@ -150,7 +143,7 @@ def test_a_dask_cluster_gives_the_figures_of_local_processes_byte_for_byte(clust
     paths = write(tmp_path, **THREE)
     run_sweep(Sweep(load_all(paths), workers=2, out=str(tmp_path / "local")))
     run_sweep(Sweep(load_all(paths), dask=cluster, out=str(tmp_path / "dask")))
-    assert steady(tmp_path / "local") == steady(tmp_path / "dask")
+    assert steady(lines(tmp_path / "local")) == steady(lines(tmp_path / "dask"))
 
 
 @pytest.mark.slow
@@ -178,7 +171,7 @@ def test_killed_ten_times_at_random_moments_and_resumed_it_leaves_the_records_of
     paths = write(tmp_path, **THREE)
     arguments = ["--workers", "2", "--seeds", "20"]
     run_sweep(Sweep(load_all(paths), seeds=range(20), workers=2, out=str(tmp_path / "whole")))
-    whole, out = steady(tmp_path / "whole"), tmp_path / "out"
+    whole, out = steady(lines(tmp_path / "whole")), tmp_path / "out"
     assert len(whole) == 300
     chance = random.Random(5)
     for _ in range(10):
@@ -197,7 +190,7 @@ def test_killed_ten_times_at_random_moments_and_resumed_it_leaves_the_records_of
         wait_for(lambda workers=workers: not any(alive(worker) for worker in workers), 20)
     assert 0 < recorded(out) < 300
     subprocess.run([*COMMAND, *paths, *arguments, "--out", str(out), "--resume"], check=True, capture_output=True)
-    assert steady(out) == whole
+    assert steady(lines(out)) == whole
 
 
 def test_a_cluster_without_workers_says_how_to_start_one(

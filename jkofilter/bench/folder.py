@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jkofilter.bench.records import DAMAGED, FORMAT, RECORDS, mend, read_records
+from jkofilter.bench.records import FORMAT, RECORDS, mend, read_records
 from jkofilter.errors import InputError
 from jkofilter.files import require_writable, written_whole
 
@@ -93,8 +93,3 @@ def write_sweep(folder: Path, scenarios: Sequence[Mapping[str, Any]], command: M
     except OSError as error:
         raise InputError(f"{folder / SWEEP} cannot be written ({error.strerror}).") from error
     return [f"scenario {name} has changed since its first records; the old ones are kept." for name in changed]
-
-
-def damaged(folder: Path) -> bool:
-    """Whether a line was once cut short here."""
-    return (folder / DAMAGED).is_file()
