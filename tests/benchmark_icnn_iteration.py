@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import jkofilter as jf
-from jkofilter.transport.convex import log_det
+from jkofilter.transport.convex import trainable_log_det
 
 DIM, BATCH, WIDTHS, REPEATS = 12, 512, (64, 64), 15
 
@@ -32,7 +32,7 @@ def iteration(
     """Gradient of a JKO-like loss by every parameter."""
     leaves = {name: value.clone().requires_grad_(True) for name, value in parameters.items()}
     y, hessian = derivatives(jf.ICNN.from_parameters(leaves), x)
-    loss = (0.5 * y.square().sum(-1) - log_det(torch.linalg.cholesky(hessian))).mean()
+    loss = (0.5 * y.square().sum(-1) - trainable_log_det(hessian)).mean()
     loss.backward()
     return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import FilterError
@@ -83,6 +85,28 @@ class Pushed:
 def log_det(factor: Float[Tensor, "n d d"]) -> Scalars:
     """log det of a matrix from its Cholesky factor."""
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+class _LogDet(torch.autograd.Function):
+    """d log det H = tr(H^-1 dH): half the passes of differentiating a Cholesky factor."""
+
+    @staticmethod
+    def forward(ctx: Any, hessian: Tensor) -> Tensor:  # noqa: D102
+        factor, info = torch.linalg.cholesky_ex(hessian)
+        ctx.save_for_backward(factor)
+        return torch.where(info == 0, log_det(factor), -math.inf)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_log_det: Tensor) -> Tensor:  # noqa: D102
+        (factor,) = ctx.saved_tensors
+        return to_log_det[:, None, None] * torch.cholesky_inverse(factor)
+
+
+def trainable_log_det(hessian: Float[Tensor, "n d d"]) -> Scalars:
+    """log det of positive definite matrices, differentiable once; minus infinity for others."""
+    value: Tensor = _LogDet.apply(hessian)
+    return value
 
 
 def factorised(hessian: Float[Tensor, "n d d"]) -> Float[Tensor, "n d d"]:

@@ -25,7 +25,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.transport.icnn_derivatives import Weights, layers_gradient, layers_gradient_and_hessian, softplus
+from jkofilter.transport.icnn_derivatives import layers_gradient, layers_gradient_and_hessian, softplus
+from jkofilter.transport.icnn_jacobians import Weights
 
 FLOOR = 1e-3
 """Least eigenvalue of Q."""

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.transport.convex import ConvexPotential, Pool, log_det
+from jkofilter.transport.convex import ConvexPotential, Pool, trainable_log_det
 from jkofilter.transport.engines import RidgeEngine, Solved
 from jkofilter.transport.icnn import ICNN, Layer
 from jkofilter.transport.problem import StepProblem
@@ -138,10 +138,7 @@ class ICNNEngine:
 
 def _loss(problem: StepProblem, network: ICNN) -> Tensor:
     y, hessian = network.gradient_and_hessian(problem.pool.x)
-    factor, info = torch.linalg.cholesky_ex(hessian)
-    if info.any():
-        return torch.full((), math.inf, dtype=y.dtype, device=y.device)
-    return problem.energies(y, hessian, log_det(factor)).mean()
+    return problem.energies(y, hessian, trainable_log_det(hessian)).mean()
 
 
 def _validation(problem: StepProblem, network: ICNN) -> float:
