@@ -84,9 +84,9 @@ def _through_outputs(
 
 
 def _through_layers(
-    x: Points, weights: Weights, trace: _Trace, adjoints: Adjoints
-) -> tuple[Points, tuple[Tensor, ...]]:
-    """From the top layer down to x: adjoints of x and of A, b, B, W_2, ..."""
+    x: Points, weights: Weights, trace: _Trace, adjoints: Adjoints, to_points: bool
+) -> tuple[Points | None, tuple[Tensor, ...]]:
+    """From the top layer down to x: adjoints of x, which training does not ask for, and of A, b, B, W_2, ..."""
     to_u = adjoints.slope * (trace.slope * (1 - trace.slope))
     hidden = list(adjoints.hidden)
     for number, (below, above, matrix) in reversed(list(enumerate(weights.links))):
@@ -95,7 +95,7 @@ def _through_layers(
     to_projected = adjoints.projected + to_u.unsqueeze(-1) * trace.projected
     linear = torch.addmm(adjoints.linear, to_u.mT, x)
     skip = adjoints.skip + (to_projected.flatten(1).mT @ x).unflatten(0, weights.skip.shape[:2])
-    return weights.pull_back(to_u, to_projected), (linear, to_u.sum(0), skip, *hidden)
+    return weights.pull_back(to_u, to_projected) if to_points else None, (linear, to_u.sum(0), skip, *hidden)
 
 
 class _Derivatives(torch.autograd.Function):
@@ -113,12 +113,12 @@ class _Derivatives(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_gradient: Tensor, to_hessian: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def backward(ctx: Any, to_gradient: Tensor, to_hessian: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         x, *fields = ctx.saved_tensors
         weights, (trace, jacobian) = _weights(fields), ctx.passed
         symmetric = 0.5 * (to_hessian + to_hessian.mT)
         adjoints, output = _through_outputs(weights, trace, jacobian, to_gradient, symmetric)
-        to_x, (linear, bias, skip, *hidden) = _through_layers(x, weights, trace, adjoints)
+        to_x, (linear, bias, skip, *hidden) = _through_layers(x, weights, trace, adjoints, ctx.needs_input_grad[0])
         return to_x, linear, bias, skip, output, *hidden
 
 

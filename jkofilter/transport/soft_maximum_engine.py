@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Points
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.transport.convex import Pool, log_det
+from jkofilter.transport.convex import Pool, trainable_log_det
 from jkofilter.transport.dictionary import tempered_weights
 from jkofilter.transport.engines import Solved
 from jkofilter.transport.problem import StepProblem
@@ -247,13 +247,7 @@ class _Search:
 
 def _objective(problem: StepProblem, psi: SoftMaximum) -> Tensor:
     y, hessian = psi.gradient_and_hessian(problem.pool.x)
-    fixed = hessian.detach()
-    factor, info = torch.linalg.cholesky_ex(fixed)
-    if info.any():
-        return torch.full((), math.inf, dtype=y.dtype, device=y.device)
-    # d log det H = tr(H^-1 dH), for less than going back through the factor.
-    log_dets = log_det(factor) + (torch.cholesky_inverse(factor) * (hessian - fixed)).sum((-1, -2))
-    return problem.energies(y, hessian, log_dets).mean()
+    return problem.energies(y, hessian, trainable_log_det(hessian)).mean()
 
 
 def fitted(problem: StepProblem, start: SoftMaximum, budget: int, penalty: float) -> _Search:
