@@ -67,7 +67,7 @@ def test_compiled_and_array_expressions_agree(
     back = [
         adjoints(weights, at, theirs[0].clone(), symmetric) for adjoints in (ij._compiled_adjoints, ij._array_adjoints)
     ]
-    fields = [[a.linear, a.skip, *a.hidden, a.slope, a.projected, a.bend] for a in back]
+    fields = [[a.linear, a.skip, *a.hidden, a.slope, a.projected, a.pull] for a in back]
     for mine, other in [*zip(ours, theirs, strict=True), *zip(*fields, strict=True)]:
         assert mine.dtype == dtype
         torch.testing.assert_close(mine, other, rtol=0, atol=tolerance * (1 + other.abs().max().item()))

@@ -42,8 +42,8 @@ class _Trace:
 
     @property
     def bending(self) -> Bending:
-        """What the Jacobians and the curvature p softplus''(u) are made of."""
-        return Bending(self.slope, self.projected, self.pull * (1 - self.slope))
+        """What the Jacobians and curvatures are made of."""
+        return Bending(self.slope, self.projected, self.pull)
 
 
 def _trace(x: Points, weights: Weights) -> _Trace:
@@ -67,8 +67,8 @@ def _through_outputs(
     pull, slope, flat = trace.pull, trace.slope, to_hessian.flatten(1)
     within = jacobian_adjoints(weights, trace.bending, jacobian, to_hessian)
     along = weights.project(to_gradient)
-    to_pull = to_gradient @ weights.linear.mT + (along * trace.projected).sum(-1) + flat @ weights.outer.mT
-    to_pull += within.bend * (1 - slope)
+    to_pull = within.pull.addmm_(to_gradient, weights.linear.mT).addmm_(flat, weights.outer.mT)
+    to_pull += (along * trace.projected).sum(-1)
     hidden: list[Tensor] = []
     for (below, above, matrix), found in zip(weights.links, within.hidden, strict=True):
         to_sensitivity = to_pull[:, below] * slope[:, below]
@@ -77,10 +77,10 @@ def _through_outputs(
     pulled = (pull.unsqueeze(-1) * trace.projected).flatten(1)
     skip = within.skip + (pulled.mT @ to_gradient).unflatten(0, weights.skip.shape[:2])
     skip = skip + 2 * weights.skip @ (pull.mT @ flat).unflatten(1, to_hessian.shape[1:])
-    to_slope = within.slope + to_pull * trace.sensitivity - within.bend * pull
-    linear = within.linear + pull.mT @ to_gradient
+    to_slope = within.slope.addcmul_(to_pull, trace.sensitivity)
+    linear = torch.addmm(within.linear, pull.mT, to_gradient)
     to_projected = within.projected + along * pull.unsqueeze(-1)
-    return Adjoints(linear, skip, hidden, to_slope, to_projected, within.bend), (to_pull * slope).sum(0)
+    return Adjoints(linear, skip, hidden, to_slope, to_projected, to_pull), (to_pull * slope).sum(0)
 
 
 def _through_layers(

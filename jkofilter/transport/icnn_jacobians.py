@@ -1,8 +1,12 @@
 """The part of an input-convex network's derivatives that is as large as its Jacobians, n d w: where the time goes.
 
-With J_l = du_l/dx = A_l + sum_r (B_r x) B_r + W_l diag(softplus'(u_(l-1))) J_(l-1), the recursion gives the curvature
-J' diag(bend) J, and its adjoint runs back from there. On a CPU both are compiled (``icnn_kernels``), on other devices
-and in other types they are array expressions. The units of all layers lie side by side.
+With p_l = dpsi/dz_l, e_l = dpsi/du_l = p_l softplus'(u_l) and J_l = du_l/dx, by
+
+    J_l = A_l + sum_r (B_lr x) B_lr + W_l diag(softplus'(u_(l-1))) J_(l-1),
+
+the curvature is sum_l J_l' diag(p_l softplus''(u_l)) J_l, and p softplus'' = e (1 - softplus'). The adjoint takes the
+recursion the other way round. On a CPU both are compiled (``icnn_kernels``), on other devices and in other types they
+are array expressions. The units of all layers lie side by side.
 """
 
 from __future__ import annotations
@@ -76,23 +80,28 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class Bending:
-    """What the Jacobians and curvatures of n points are made of: softplus'(u), (n, w), B x, (n, w, r), bend, (n, w)."""
+    """What the Jacobians and curvatures of n points are made of: softplus'(u), (n, w), B x, (n, w, r), e, (n, w)."""
 
     slope: Tensor
     projected: Tensor
-    bend: Tensor
+    pull: Tensor
+
+    @property
+    def bend(self) -> Tensor:
+        """p softplus''(u), (n, w)."""
+        return self.pull * (1 - self.slope)
 
 
 @dataclass(frozen=True, eq=False)
 class Adjoints:
-    """Adjoints of A, (w, d), B, (w, r, d), every W, softplus'(u), (n, w), B x, (n, w, r), and bend, (n, w)."""
+    """Adjoints of A, (w, d), B, (w, r, d), every W, softplus'(u), (n, w), B x, (n, w, r), and e, (n, w)."""
 
     linear: Tensor
     skip: Tensor
     hidden: list[Tensor]
     slope: Tensor
     projected: Tensor
-    bend: Tensor
+    pull: Tensor
 
 
 def jacobians(weights: Weights, bending: Bending) -> tuple[Float[Tensor, "n d w"], Float[Tensor, "n d d"]]:
@@ -134,17 +143,18 @@ def _array_adjoints(weights: Weights, bending: Bending, jacobian: Tensor, to_cur
     to_jacobian = to_curvature @ jacobian
     to_bend = (to_jacobian * jacobian).sum(1)
     to_jacobian *= (2 * bending.bend).unsqueeze(1)
-    flat, to_slope, to_hidden = to_jacobian.flatten(0, 1), torch.zeros_like(to_bend), []
+    flat, to_slope, to_hidden = to_jacobian.flatten(0, 1), -to_bend * bending.pull, []
     for below, above, hidden in reversed(weights.links):
         to_hidden.append(flat[:, above].mT @ _inner(jacobian, bending, below))
         back = (flat[:, above] @ hidden).unflatten(0, jacobian.shape[:2])
-        to_slope[:, below] = (back * jacobian[:, :, below]).sum(1)
+        to_slope[:, below] += (back * jacobian[:, :, below]).sum(1)
         to_jacobian[:, :, below].addcmul_(back, bending.slope[:, None, below])
+    to_pull = to_bend * (1 - bending.slope)
     to_projected, to_skip = torch.empty_like(bending.projected), torch.empty_like(weights.skip)
     for r in range(weights.skip.shape[1]):
         to_projected[:, :, r] = (to_jacobian * weights.skip[:, r].mT.contiguous()).sum(1)
         to_skip[:, r] = (to_jacobian * bending.projected[:, None, :, r]).sum(0).mT
-    return Adjoints(to_jacobian.sum(0).mT, to_skip, to_hidden[::-1], to_slope, to_projected, to_bend)
+    return Adjoints(to_jacobian.sum(0).mT, to_skip, to_hidden[::-1], to_slope, to_projected, to_pull)
 
 
 # --- compiled --------------------------------------------------------------------------------------------------------
@@ -164,7 +174,7 @@ def _compiled_jacobians(weights: Weights, bending: Bending) -> tuple[Tensor, Ten
     hidden = _flat([hidden.mT for hidden in weights.hidden], bending.slope)
     shared = [_array(part) for part in (weights.linear.mT, weights.skip.permute(1, 2, 0), hidden)]
     shared.append(_array(torch.tensor(weights.edges)))
-    points = [_array(part) for part in (bending.slope, bending.projected.mT, bending.bend, jacobian, curvature)]
+    points = [_array(part) for part in (bending.slope, bending.projected.mT, bending.pull, jacobian, curvature)]
     _in_blocks(lambda block: fill_jacobians(*shared, *(part[block] for part in points)), n)
     return jacobian, curvature
 
@@ -173,22 +183,22 @@ def _compiled_adjoints(weights: Weights, bending: Bending, jacobian: Tensor, to_
     n = len(jacobian)
     skip, hidden = weights.skip.permute(1, 2, 0), _flat(list(weights.hidden), jacobian)
     shared = [_array(part) for part in (skip, hidden, torch.tensor(weights.edges))]
-    inputs = (bending.slope, bending.projected.mT, bending.bend, jacobian, to_curvature)
-    points = [_array(part) for part in inputs]
-    to_bend, to_slope, to_projected = (jacobian.new_zeros(inputs[i].shape) for i in (2, 0, 1))
-    outputs = [part.numpy() for part in (to_bend, to_slope, to_projected)]
+    units = (bending.slope, bending.projected.mT, bending.pull)
+    points = [_array(part) for part in (*units, jacobian, to_curvature)]
+    to_slope, to_projected, to_pull = to_units = [jacobian.new_zeros(part.shape) for part in units]
+    outputs = [part.numpy() for part in to_units]
 
     def work(block: slice) -> tuple[Tensor, Tensor, Tensor]:
         sums = (jacobian.new_zeros(jacobian.shape[1:]), jacobian.new_zeros(skip.shape), torch.zeros_like(hidden))
-        units = tuple(part[block] for part in outputs)
-        add_adjoints(*(*shared, *(part[block] for part in points), tuple(part.numpy() for part in sums), units))
+        inputs, ends = (part[block] for part in points), tuple(part[block] for part in outputs)
+        add_adjoints(*(*shared, *inputs, tuple(part.numpy() for part in sums), ends))
         return sums
 
     # Blocks do not depend on the number of threads, so sums do not either.
     linear, to_skip, to_hidden = (sum(parts[1:], parts[0]) for parts in zip(*_in_blocks(work, n), strict=True))
     matrices = to_hidden.split([matrix.numel() for matrix in weights.hidden])
     shaped = [part.view_as(matrix) for part, matrix in zip(matrices, weights.hidden, strict=True)]
-    return Adjoints(linear.mT, to_skip.permute(2, 0, 1), shaped, to_slope, to_projected.mT, to_bend)
+    return Adjoints(linear.mT, to_skip.permute(2, 0, 1), shaped, to_slope, to_projected.mT, to_pull)
 
 
 def _in_blocks(work: Callable[[slice], Result], n: int) -> list[Result]:

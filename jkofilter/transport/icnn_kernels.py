@@ -19,9 +19,9 @@ _ROWS = 16
 
 @njit(cache=True, nogil=True, fastmath=_FLAGS)
 def fill_jacobians(  # type: ignore[no-untyped-def]
-    linear, skip, hidden, edges, slope, projected, bend, jacobian, curvature
+    linear, skip, hidden, edges, slope, projected, pull, jacobian, curvature
 ):
-    """Jacobians of the pre-activations by forward recursion, and J' diag(bend) J of each.
+    """Jacobians of the pre-activations by forward recursion, and J' diag(e (1 - softplus'(u))) J of each.
 
     Args:
         linear: A', (d, w).
@@ -30,9 +30,9 @@ def fill_jacobians(  # type: ignore[no-untyped-def]
         edges: first unit of every layer and the number of units, (layers + 1,).
         slope: softplus'(u), (n, w).
         projected: B x, (n, r, w).
-        bend: (n, w).
+        pull: e = dpsi/du, (n, w).
         jacobian: J' is written here, (n, d, w).
-        curvature: J' diag(bend) J is written here, (n, d, d).
+        curvature: is written here, (n, d, d).
     """
     n, d, w = jacobian.shape
     space, bent = np.empty(d * w, linear.dtype), np.empty(w, linear.dtype)
@@ -53,7 +53,7 @@ def fill_jacobians(  # type: ignore[no-untyped-def]
             at = end
         for i in range(d):
             for j in range(w):
-                bent[j] = rows[i, j] * bend[s, j]
+                bent[j] = rows[i, j] * (pull[s, j] - pull[s, j] * slope[s, j])
             for k in range(i + 1):
                 total = bent.dtype.type(0)
                 for j in range(w):
@@ -64,7 +64,7 @@ def fill_jacobians(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=_FLAGS)
 def add_adjoints(  # type: ignore[no-untyped-def]
-    skip, hidden, edges, slope, projected, bend, jacobian, to_curvature, to_parameters, to_units
+    skip, hidden, edges, slope, projected, pull, jacobian, to_curvature, to_parameters, to_units
 ):
     """The adjoint of ``fill_jacobians``.
 
@@ -74,24 +74,30 @@ def add_adjoints(  # type: ignore[no-untyped-def]
         edges: as there.
         slope: as there.
         projected: as there.
-        bend: as there.
+        pull: as there.
         jacobian: as it was written there.
         to_curvature: adjoints of the curvatures, symmetric, (n, d, d).
         to_parameters: those of A', B' and W are added to (d, w), (r, d, w) and one flat array.
-        to_units: those of bend, slope and B x are added to (n, w), (n, w) and (n, r, w).
+        to_units: those of slope, B x and e are added to (n, w), (n, r, w) and (n, w).
     """
     n, d, w = jacobian.shape
     to_linear, to_skip, to_hidden = to_parameters
-    to_bend, to_slope, to_projected = to_units
+    to_slope, to_projected, to_pull = to_units
+    to_bend = np.empty(w, skip.dtype)
     space, back_space, to_rows = np.empty(d * w, skip.dtype), np.empty(d * w, skip.dtype), np.empty((d, w), skip.dtype)
     for s in range(n):
         rows = jacobian[s]
         to_rows[:] = 0
         _add_product(to_rows, 0, to_curvature[s], rows)
+        to_bend[:] = 0
         for i in range(d):
             for j in range(w):
-                to_bend[s, j] += to_rows[i, j] * rows[i, j]
-                to_rows[i, j] *= bend[s, j] + bend[s, j]
+                bend = pull[s, j] - pull[s, j] * slope[s, j]
+                to_bend[j] += to_rows[i, j] * rows[i, j]
+                to_rows[i, j] *= bend + bend
+        for j in range(w):
+            to_pull[s, j] += to_bend[j] - to_bend[j] * slope[s, j]
+            to_slope[s, j] -= to_bend[j] * pull[s, j]
         end = hidden.shape[0]
         for layer in range(edges.shape[0] - 3, -1, -1):
             low, mid, high = edges[layer], edges[layer + 1], edges[layer + 2]
