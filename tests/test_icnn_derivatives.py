@@ -88,6 +88,14 @@ def test_sums_over_points_do_not_depend_on_the_number_of_threads() -> None:
         assert torch.equal(one, three)
 
 
+def test_no_points_have_no_derivatives_and_no_adjoints() -> None:
+    leaves = {name: value.requires_grad_(True) for name, value in network(3, (5, 4), 1).parameters().items()}
+    gradient, hessian = ICNN.from_parameters(leaves).gradient_and_hessian(normals(0, 3))
+    assert (gradient.shape, hessian.shape) == ((0, 3), (0, 3, 3))
+    (gradient.sum() + hessian.sum()).backward()
+    assert all(leaf.grad is None or leaf.grad.abs().max() == 0 for leaf in leaves.values())
+
+
 def test_the_log_determinant_in_training_is_differentiated_by_the_inverse() -> None:
     root = normals(6, 4, 4)
     hessian = (root @ root.mT + torch.eye(4, dtype=torch.float64)).requires_grad_(True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -180,30 +181,30 @@ def _compiled_jacobians(weights: Weights, bending: Bending) -> tuple[Tensor, Ten
 
 
 def _compiled_adjoints(weights: Weights, bending: Bending, jacobian: Tensor, to_curvature: Tensor) -> Adjoints:
-    n = len(jacobian)
-    skip, hidden = weights.skip.permute(1, 2, 0), _flat(list(weights.hidden), jacobian)
-    shared = [_array(part) for part in (skip, hidden, torch.tensor(weights.edges))]
-    units = (bending.slope, bending.projected.mT, bending.pull)
-    points = [_array(part) for part in (*units, jacobian, to_curvature)]
-    to_slope, to_projected, to_pull = to_units = [jacobian.new_zeros(part.shape) for part in units]
-    outputs = [part.numpy() for part in to_units]
+    skip, hidden = _array(weights.skip.permute(1, 2, 0)), _array(_flat(list(weights.hidden), jacobian))
+    edges = _array(torch.tensor(weights.edges))
+    units = [_array(part) for part in (bending.slope, bending.projected.mT, bending.pull)]
+    points = [*units, _array(jacobian), _array(to_curvature)]
+    to_units = [np.zeros_like(part) for part in units]
 
-    def work(block: slice) -> tuple[Tensor, Tensor, Tensor]:
-        sums = (jacobian.new_zeros(jacobian.shape[1:]), jacobian.new_zeros(skip.shape), torch.zeros_like(hidden))
-        inputs, ends = (part[block] for part in points), tuple(part[block] for part in outputs)
-        add_adjoints(*(*shared, *inputs, tuple(part.numpy() for part in sums), ends))
+    def work(block: slice) -> tuple[Array, Array, Array]:
+        sums = (np.zeros(jacobian.shape[1:], skip.dtype), np.zeros_like(skip), np.zeros_like(hidden))
+        inputs, ends = (part[block] for part in points), tuple(part[block] for part in to_units)
+        add_adjoints(*(skip, hidden, edges, *inputs, sums, ends))
         return sums
 
     # Blocks do not depend on the number of threads, so sums do not either.
-    linear, to_skip, to_hidden = (sum(parts[1:], parts[0]) for parts in zip(*_in_blocks(work, n), strict=True))
+    totals = (np.sum(parts, axis=0) for parts in zip(*_in_blocks(work, len(jacobian)), strict=True))
+    linear, to_skip, to_hidden = (torch.from_numpy(total) for total in totals)
     matrices = to_hidden.split([matrix.numel() for matrix in weights.hidden])
     shaped = [part.view_as(matrix) for part, matrix in zip(matrices, weights.hidden, strict=True)]
+    to_slope, to_projected, to_pull = (torch.from_numpy(part) for part in to_units)
     return Adjoints(linear.mT, to_skip.permute(2, 0, 1), shaped, to_slope, to_projected.mT, to_pull)
 
 
 def _in_blocks(work: Callable[[slice], Result], n: int) -> list[Result]:
     """Results of ``work`` on blocks of points, on as many threads as torch would use."""
-    blocks = [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+    blocks = [slice(start, min(start + BLOCK, n)) for start in range(0, max(n, 1), BLOCK)]
     workers = min(torch.get_num_threads(), len(blocks))
     if workers <= 1:
         return [work(block) for block in blocks]
