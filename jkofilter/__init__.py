@@ -14,6 +14,7 @@ from jkofilter.calibration import Calibration, calibrate
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters import (
     BenesFilter,
+    DualJKOFilter,
     EnsembleKalmanFilter,
     Filter,
     GridFilter,
@@ -21,11 +22,17 @@ from jkofilter.filters import (
     KalmanFilter,
     ParticleFilter,
     ProductFilter,
+    ProximalFilter,
     StepInfo,
     UnscentedKalmanFilter,
     benes_prior,
 )
 from jkofilter.measures import PublishedFigure
+from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
+from jkofilter.flows.particle_flow import ParticleFlow, solve_particles
+from jkofilter.flows.proximal import ProximalSettings, solve_proximal
+from jkofilter.flows.stepped import CloudFlow
+from jkofilter.flows.svgd import SVGDResult, svgd
 from jkofilter.models import (
     DoubleWell,
     GaussianMixture,
@@ -49,7 +56,7 @@ from jkofilter.models import (
 from jkofilter.numerics import metrics
 from jkofilter.run import FilterResult, Tracker, run_filter
 from jkofilter.scenario import FilterStudy, Scenario
-from jkofilter.study import Carried, FlowCase, FlowStudy, jko, particles
+from jkofilter.study import Carried, FlowCase, FlowStudy, dual_jko, jko, particles, proximal
 from jkofilter.transport.assimilation import UpdateSettings
 from jkofilter.transport.belief import TransportBelief
 from jkofilter.transport.engines import RidgeEngine
@@ -67,7 +74,10 @@ __all__ = [
     "BenesFilter",
     "Calibration",
     "Carried",
+    "CloudFlow",
     "DoubleWell",
+    "DualJKOFilter",
+    "DualSettings",
     "EnsembleKalmanFilter",
     "Filter",
     "FilterError",
@@ -94,6 +104,7 @@ __all__ = [
     "ObservationSeries",
     "ParticleBelief",
     "ParticleFilter",
+    "ParticleFlow",
     "Poisson",
     "Potential",
     "QuantileBelief",
@@ -101,10 +112,13 @@ __all__ = [
     "ProductFilter",
     "ProductLaw",
     "PublishedFigure",
+    "ProximalFilter",
+    "ProximalSettings",
     "Quadratic",
     "RangeBearing",
     "RidgeEngine",
     "Rotated",
+    "SVGDResult",
     "Scenario",
     "SineQuadratic",
     "SoftMaximumEngine",
@@ -118,10 +132,16 @@ __all__ = [
     "UpdateSettings",
     "benes_prior",
     "calibrate",
+    "dual_jko",
     "jko",
     "metrics",
     "particles",
+    "proximal",
     "run_filter",
     "simulate",
+    "solve_dual_jko",
     "solve_jko",
+    "solve_particles",
+    "solve_proximal",
+    "svgd",
 ]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Density
-from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import InputError
 from jkofilter.measures import PublishedFigure, check_published
+from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
+from jkofilter.flows.particle_flow import affordable_particles, solve_particles
+from jkofilter.flows.proximal import ProximalSettings, solve_proximal
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.state_space import euler_maruyama, sample_prior
 from jkofilter.transport.engines import Engine
 from jkofilter.transport.solve import solve_jko
 from jkofilter.transport.stepping import Scheme
@@ -153,25 +150,29 @@ def particles(substep: float = 1e-3, count: int | None = None) -> Method:
     """
 
     def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
-        generator = torch.Generator().manual_seed(seed)
-        n = count or _affordable(case, substep, seconds)
-        x, now = sample_prior(case.prior, n, generator), 0.0
-        snapshots: dict[float, Tensor] = {}
-        for time in case.times:
-            x = euler_maruyama(case.sde, x, time - now, substep, generator)
-            snapshots[time], now = x, time
-        weights = torch.full((n,), -math.log(n), dtype=x.dtype, device=x.device)
-        return Carried(lambda time: ParticleBelief(time, snapshots[time], weights), f"{n} particles")
+        wanted = count or affordable_particles(case.prior, case.sde, case.times[-1], substep, seconds)
+        n = count or int(min(max(wanted, MIN_PARTICLES), MAX_PARTICLES))
+        flow = solve_particles(case.prior, case.sde, case.times, substep, n, seed)
+        return Carried(flow.at, f"{n} particles")
 
     return carry
 
 
-def _affordable(case: FlowCase, substep: float, seconds: float) -> int:
-    trial, steps = 2000, 20
-    generator = torch.Generator().manual_seed(0)
-    x = sample_prior(case.prior, trial, generator)
-    start = clock.perf_counter()
-    euler_maruyama(case.sde, x, steps * substep, substep, generator)
-    each = (clock.perf_counter() - start) / (trial * steps)
-    n = seconds / (each * case.times[-1] / substep)
-    return int(min(max(n, MIN_PARTICLES), MAX_PARTICLES))
+def dual_jko(step: float = 0.05, settings: DualSettings = DualSettings()) -> Method:  # noqa: B008
+    """The dual JKO flow (Frogner & Poggio 2020) with these settings, as a method."""
+
+    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
+        flow = solve_dual_jko(case.prior, case.sde, case.times[-1], step, settings, seed)
+        return Carried(flow.at, f"{len(flow.steps)} steps, {settings.points} points")
+
+    return carry
+
+
+def proximal(step: float = 0.05, settings: ProximalSettings = ProximalSettings()) -> Method:  # noqa: B008
+    """Proximal recursion (Caluya & Halder 2019) with these settings, as a method."""
+
+    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
+        flow = solve_proximal(case.prior, case.sde, case.times[-1], step, settings, seed)
+        return Carried(flow.at, f"{len(flow.steps)} steps, {settings.points} points")
+
+    return carry

@@ -29,6 +29,8 @@ LAYERS = {
     "study": 4,
     "filters": 3,
     "transport": 2,
+    "flows": 2,
+    "tabulation": 2,
     "models": 1,
     "beliefs": 1,
     "numerics": 0,
@@ -82,11 +84,17 @@ def test_imports_point_downwards(file: Path) -> None:
             assert other in LAZY.get(name_of(file), set()), f"{own} imports {module} upwards"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "filters").glob("*.py")), ids=name_of)
-def test_filters_never_import_each_other(file: Path) -> None:
+SHARED = {"filters": {"base", "tabulated"}, "flows": {"cloud", "stepped"}}
+METHODS = [file for package in SHARED for file in sorted((ROOT / package).glob("*.py"))]
+
+
+@pytest.mark.parametrize("file", METHODS, ids=name_of)
+def test_methods_never_import_each_other(file: Path) -> None:
     if file.name == "__init__.py":
         return
-    siblings = {f"jkofilter.filters.{other.stem}" for other in file.parent.glob("*.py") if other.stem != "base"}
+    package = file.parent.name
+    stems = {other.stem for other in file.parent.glob("*.py")} - SHARED[package]
+    siblings = {f"jkofilter.{package}.{stem}" for stem in stems}
     assert not siblings & set(imported(list(ast.walk(ast.parse(file.read_text())))))
 
 

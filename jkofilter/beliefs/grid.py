@@ -122,6 +122,11 @@ class GridBelief:
         u = torch.rand(n, generator=source, dtype=torch.float64, device=self.log_density.device)
         return torch.as_tensor(self._inverse(u.cpu().numpy())).to(self.log_density).unsqueeze(-1)
 
+    def even_sample(self, n: int, generator: Generator) -> Points:
+        """The quantiles of n equally spaced levels with one random shift, (n, 1): draws that cover the law evenly."""
+        shift = torch.rand(1, generator=generator, dtype=torch.float64, device=self.log_density.device).item()
+        return torch.as_tensor(self._inverse((np.arange(n) + shift) / n)).to(self.log_density).unsqueeze(-1)
+
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)

@@ -110,8 +110,21 @@ class GridBelief2D:
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
         """``n`` independent draws, (n, 2): a cell, then a point in it, the log density taken as linear there."""
-        source = generator_or_default(generator, self.log_density.device)
-        u = torch.rand(n, 3, generator=source, dtype=torch.float64, device=self.log_density.device).cpu().numpy()
+        return self._draws(self._uniforms(n, generator_or_default(generator, self.log_density.device)))
+
+    def even_sample(self, n: int, generator: Generator) -> Points:
+        """``n`` draws that cover the law evenly, (n, 2): their cells are taken at equally spaced levels of the mass."""
+        u = self._uniforms(n, generator)
+        u[:, 0] = (np.arange(n) + u[0, 0]) / n
+        return self._draws(u)
+
+    def _uniforms(self, n: int, generator: Generator) -> Array:
+        u = torch.rand(n, 3, generator=generator, dtype=torch.float64, device=self.log_density.device)
+        return np.asarray(u.cpu().numpy())
+
+    def _draws(self, u: Array) -> Points:
+        """A draw for every row of three levels."""
+        n = len(u)
         cell = np.minimum(np.searchsorted(self._cumulative, u[:, 0], side="right"), self._cumulative.size - 1)
         draws = np.empty((n, 2))
         for k, (axis, index) in enumerate(zip(self.grid.axes, np.unravel_index(cell, self.masses.shape), strict=True)):

@@ -3,16 +3,19 @@
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters.base import Filter
 from jkofilter.filters.benes import BenesFilter, benes_prior
+from jkofilter.filters.dual_jko import DualJKOFilter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
 from jkofilter.filters.grid import GridFilter
 from jkofilter.filters.jko import JKOFilter
 from jkofilter.filters.kalman import KalmanFilter
 from jkofilter.filters.particle import ParticleFilter
 from jkofilter.filters.product import ProductFilter
+from jkofilter.filters.proximal import ProximalFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
     "BenesFilter",
+    "DualJKOFilter",
     "EnsembleKalmanFilter",
     "Filter",
     "GridFilter",
@@ -20,6 +23,7 @@ __all__ = [
     "KalmanFilter",
     "ParticleFilter",
     "ProductFilter",
+    "ProximalFilter",
     "StepInfo",
     "UnscentedKalmanFilter",
     "benes_prior",

@@ -20,15 +20,15 @@ from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
 from jkofilter.numerics.grids import Axis, Grid
+from jkofilter.tabulation import as_array, log_prior, tabulated_belief, tabulated_prior
 
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
-_PRIOR_REACH = 40.0
 _GRADED_CELLS = 100.0
 _LONGEST_GRADED = 0.1
 
@@ -90,14 +90,10 @@ class GridFilter(Runnable):
         """
         if self.bounds is not None:
             grid = self._closed_grid
-            log_density = self._log_prior(grid.points).reshape(grid.shape)
+            log_density = log_prior(self.model, grid.points).reshape(grid.shape)
             cure = "bounds hold no mass of the prior; choose bounds around it."
         else:
-            start = [
-                Axis(centre - _PRIOR_REACH * scale, centre + _PRIOR_REACH * scale, cells)
-                for (centre, scale), cells in zip(self._location(), self._asked, strict=True)
-            ]
-            grid, log_density = fit(self._log_prior, Grid(tuple(start)), self._asked, self._reach)
+            grid, log_density = tabulated_prior(self.model, self._asked, self._reach)
             cure = "prior has zero density all around its mean; give one that can be evaluated."
         if not np.isfinite(log_density.max()):
             raise InputError(cure)
@@ -116,7 +112,7 @@ class GridFilter(Runnable):
         if duration == 0.0:
             return now, StepInfo(status="skipped")
         start = clock.perf_counter()
-        grid, log_density = now.grid, _numpy(now.log_density)
+        grid, log_density = now.grid, as_array(now.log_density)
         scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))
         age = 0.5 * float(self.model.sde.beta) * scale**2
         progress = Progress.start(duration, float(self.step), age, self._grading)
@@ -149,11 +145,11 @@ class GridFilter(Runnable):
 
         def log_likelihood(x: Array) -> Array:
             with torch.no_grad():
-                return _numpy(checked_log_likelihood(self.model, reading, self._points(x), now.time))
+                return as_array(checked_log_likelihood(self.model, reading, self._points(x), now.time))
 
         grid = now.grid
         if self.bounds is not None:
-            log_density = _numpy(now.log_density) + log_likelihood(grid.points).reshape(grid.shape)
+            log_density = as_array(now.log_density) + log_likelihood(grid.points).reshape(grid.shape)
         else:
             grid, log_density = fit(lambda x: now.evaluate(x) + log_likelihood(x), grid, self._asked, self._reach)
         if not np.isfinite(log_density.max()):
@@ -189,13 +185,8 @@ class GridFilter(Runnable):
         return now
 
     def _belief(self, grid: Grid, log_density: Array, time: float, log_evidence: float) -> GridBelief | GridBelief2D:
-        normalised = log_density - (logsumexp(log_density) + math.log(grid.volume))
-        values = torch.as_tensor(normalised).to(device=self.model.device, dtype=self.model.dtype)
         closed = self.bounds is not None
-        if len(grid.axes) == 1:
-            return GridBelief(time, grid.axes[0].low, grid.axes[0].high, values, log_evidence, closed)
-        first, second = grid.axes
-        return GridBelief2D(time, (first.low, second.low), (first.high, second.high), values, log_evidence, closed)
+        return tabulated_belief(self.model, grid, log_density, time, log_evidence, closed)[0]
 
     def _points(self, x: Array) -> Tensor:
         return torch.as_tensor(x, dtype=torch.float64, device=self.model.device)
@@ -219,7 +210,7 @@ class GridFilter(Runnable):
                 f"potential must map points of shape (n, {points.shape[1]}) to shape (n,), "
                 f"but {points.shape} gave {shape}."
             )
-        potential = _numpy(value)
+        potential = as_array(value)
         if not np.isfinite(potential).all():
             at = ", ".join(f"{coordinate:g}" for coordinate in points[~np.isfinite(potential)][0])
             at = at if points.shape[1] == 1 else f"({at})"
@@ -228,34 +219,6 @@ class GridFilter(Runnable):
         if len(grid.axes) == 1:
             return ChangCooper(potential, grid.axes[0].width, beta)
         return ChangCooper2D(potential.reshape(grid.shape), (grid.axes[0].width, grid.axes[1].width), beta)
-
-    def _log_prior(self, x: Array) -> Array:
-        prior = self.model.prior
-        points = self._points(x)
-        n = points.shape[0]
-        with torch.no_grad():
-            support = prior.support
-            inside = (
-                torch.ones(n, dtype=torch.bool) if support is None else support.check(points).reshape(n, -1).all(-1)
-            )
-            value = torch.full((n,), -torch.inf, dtype=torch.float64, device=self.model.device)
-            if inside.any():
-                value[inside] = prior.log_prob(points[inside]).to(value)
-        if torch.isnan(value).any():
-            raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
-        return _numpy(value)
-
-    def _location(self) -> list[tuple[float, float]]:
-        """Centre and scale of the prior's coordinates; of a thousand draws where it has no finite moments."""
-        try:
-            centres, scales = self.model.prior.mean, self.model.prior.stddev
-            if torch.isfinite(centres).all() and torch.isfinite(scales).all() and (scales > 0).all():
-                return list(zip(centres.tolist(), scales.tolist(), strict=True))
-        except NotImplementedError:
-            pass
-        draws = sample_prior(self.model.prior, 1001, torch.Generator().manual_seed(0)).double().cpu()
-        low, middle, high = torch.quantile(draws, draws.new_tensor([0.25, 0.5, 0.75]), dim=0)
-        return list(zip(middle.tolist(), (high - low).clamp(min=1e-12).tolist(), strict=True))
 
 
 def _checked_cells(cells: int | tuple[int, int] | None, dim: int) -> int | tuple[int, int]:
@@ -293,7 +256,3 @@ def _checked_side(side: object, bounds: object, form: str) -> Side:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"bounds must be finite with low < high, got {bounds!r}.")
     return low, high
-
-
-def _numpy(value: Tensor) -> Array:
-    return np.asarray(value.detach().cpu().double().numpy())

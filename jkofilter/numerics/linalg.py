@@ -67,6 +67,15 @@ def weighted_moments(points: Tensor, log_weights: Tensor) -> tuple[Tensor, Tenso
     return mean, symmetrised(covariance / spread if spread > 1e-12 else covariance)
 
 
+def with_moments(draws: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Draws (n, d), n above d, moved by one affine map to have exactly this mean (d,) and covariance (d, d)."""
+    centred = draws - draws.mean(0)
+    have, _ = safe_cholesky(centred.mT @ centred / len(draws))
+    want, _ = safe_cholesky(covariance)
+    white = torch.linalg.solve_triangular(have, centred.mT, upper=False)
+    return mean + (want @ white).mT
+
+
 def gaussian_prior_moments(prior: Distribution) -> tuple[Tensor, Tensor] | None:
     """Mean (d,) and covariance (d, d) of a MultivariateNormal or Independent(Normal, 1); None for anything else."""
     if isinstance(prior, MultivariateNormal):

@@ -15,7 +15,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import sample_prior
-from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky
+from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.belief import prior_pool
 from jkofilter.transport.convex import ConvexPotential, Pool
@@ -173,12 +173,7 @@ def prior_draws(prior: Distribution, n: int, generator: Generator) -> Tensor:
     moments = gaussian_prior_moments(prior)
     if moments is None or n <= 2 * draws.shape[1]:
         return draws
-    mean, covariance = moments
-    centred = draws - draws.mean(0)
-    have, _ = safe_cholesky(centred.mT @ centred / n)
-    want, _ = safe_cholesky(covariance)
-    white = torch.linalg.solve_triangular(have, centred.mT, upper=False)
-    return mean + (want @ white).mT
+    return with_moments(draws, *moments)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Flow methods people compare against, one a file: laws carried through a Langevin diffusion without readings."""

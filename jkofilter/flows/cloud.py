@@ -1,0 +1,176 @@
+"""Weighted clouds of points, and how they move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from jkofilter._typing import Points, Scalars, State
+from jkofilter.errors import FilterError, InputError
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.state_space import sample_prior
+from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
+from jkofilter.numerics.mixtures import mixture_log_prob
+from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.weights import effective_sample_size, normalise_log_weights
+
+FEWEST_POINTS = 20
+_WIDER = 1.5
+_SPREAD = 1.1
+"""Points are spread this much wider than one Euler-Maruyama step does, so that no tail of the law is missed."""
+_KEPT, _LOST = 0.5, 0.02
+"""Shares of the points that the masses may be worth before they are resampled, and before the step is an error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Points that stand for a law.
+
+    Attributes:
+        points: (n, d).
+        log_masses: log of the probability each stands for, normalised, (n,).
+    """
+
+    points: Points
+    log_masses: Scalars
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the masses."""
+        return effective_sample_size(self.log_masses)
+
+    def refreshed(self, generator: Generator) -> Cloud:
+        """The same law in points of equal mass, once the masses have become too unequal."""
+        n = len(self.points)
+        if self.ess > _KEPT * n:
+            return self
+        return equal_cloud(self.points[resample(self.log_masses, "systematic", generator)])
+
+
+def equal_cloud(points: Points) -> Cloud:
+    """Points of equal mass."""
+    n = len(points)
+    return Cloud(points, torch.full((n,), -math.log(n), dtype=points.dtype, device=points.device))
+
+
+def prior_cloud(prior: Distribution, n: int, generator: Generator) -> Cloud:
+    """Draws of a prior; for a Gaussian evenly spread ones with its exact mean and covariance, which removes noise."""
+    moments = gaussian_prior_moments(prior)
+    if moments is not None and n > 2 * len(moments[0]):
+        return equal_cloud(with_moments(_even_normal(n, moments[0], generator), *moments))
+    draws = sample_prior(prior, n, generator)
+    if not torch.isfinite(draws).all():
+        raise InputError("prior draws are not finite; give finite parameters.")
+    return equal_cloud(draws)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Equal round Gaussians: the law of a cloud after one noisy step.
+
+    Attributes:
+        means: (n, d).
+        log_masses: normalised, (n,).
+        deviation: in units of the state.
+    """
+
+    means: Points
+    log_masses: Scalars
+    deviation: float
+
+    def log_prob(self, x: Points) -> Scalars:
+        """Normalised log density, (n,)."""
+        return mixture_log_prob(x, self.means, self.log_masses, self.deviation)
+
+    def one_each(self, generator: Generator) -> Points:
+        """One draw of every component, (n, d).
+
+        In the order of their first coordinate the components take consecutive points of a Kronecker sequence with a
+        random shift: every draw has its own law exactly, and together they fill the mixture more evenly than
+        independent ones (array-RQMC, L'Ecuyer, Lecot & Tuffin 2008).
+        """
+        noise = _even_normal(len(self.means), self.means[0], generator)
+        return self.means + self.deviation * torch.empty_like(noise).index_copy_(0, self.means[:, 0].argsort(), noise)
+
+    def sample(self, n: int, generator: Generator) -> Points:
+        """``n`` draws, (n, d)."""
+        means = self.means[resample(self.log_masses, "systematic", generator, n)]
+        return means + self.deviation * _normal(means, generator)
+
+    def wider(self) -> Mixture:
+        """The same with wider components, to draw proposals from."""
+        return Mixture(self.means, self.log_masses, _WIDER * self.deviation)
+
+
+def transition(sde: LangevinSDE, cloud: Cloud, tau: float) -> Mixture:
+    """The law of a cloud after one Euler-Maruyama step of length ``tau``, with slightly more noise.
+
+    Raises:
+        FilterError: a point leaves the finite numbers.
+    """
+    means = cloud.points + tau * sde.drift(cloud.points)
+    if not torch.isfinite(means).all():
+        raise FilterError(f"step {tau:g} is too long for this potential: a point left the finite numbers.")
+    return Mixture(means, cloud.log_masses, _SPREAD * math.sqrt(sde.variance_rate() * tau))
+
+
+def reweighted(points: Points, log_masses: Scalars, tau: float) -> Cloud:
+    """A cloud with these log masses, normalised.
+
+    Raises:
+        FilterError: hardly any point has mass: the step is too long.
+    """
+    if torch.isnan(log_masses).any() or not torch.isfinite(log_masses).any():
+        raise FilterError(f"step {tau:g} is too long for this potential: no point keeps any mass; try half of it.")
+    cloud = Cloud(points, normalise_log_weights(log_masses)[0])
+    if cloud.ess < _LOST * len(points):
+        raise FilterError(
+            f"step {tau:g} is too long for this potential, or points too few: the mass gathers on "
+            f"{cloud.ess:.1f} of {len(points)} points."
+        )
+    return cloud
+
+
+def check_blur(regularisation: float, corrected: bool) -> None:
+    """Raise InputError unless an entropic regularisation, in units of 1/beta, can be used."""
+    if not 0 < regularisation < (2.0 if corrected else math.inf):
+        bound = "between 0 and 2 when corrected" if corrected else "positive and finite"
+        raise InputError(f"regularisation must be {bound}, in units of 1/beta, got {regularisation!r}.")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise InputError unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def entropy_temperature(sde: LangevinSDE, regularisation: float, corrected: bool) -> float:
+    """Weight of the entropy in the free energy, energy.
+
+    A step whose coupling carries the entropy gamma adds the variance (2/beta + gamma) tau where 2 tau / beta is due
+    (shown in tests by the closed form for Gaussians), that is, it runs at the temperature 1/beta + gamma/2. Asking the
+    free energy for 1/beta - gamma/2 gives the temperature back, to first order in the step.
+    """
+    temperature = 1.0 / float(sde.beta)
+    return temperature * (1.0 - 0.5 * regularisation) if corrected else temperature
+
+
+def _normal(like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _even_normal(n: int, like: State, generator: Generator) -> Points:
+    """``n`` consecutive points of a Kronecker sequence with a random shift, made standard normal, (n, d)."""
+    d = len(like)
+    root = 2.0
+    for _ in range(60):
+        # The real root of x^(d + 1) = x + 1: the golden ratio for d = 1. Its powers are badly approximable.
+        root = (1.0 + root) ** (1.0 / (d + 1))
+    strides = root ** -torch.arange(1, d + 1).to(like)
+    shift = torch.rand(d, generator=generator, dtype=like.dtype, device=like.device)
+    u = (shift + torch.arange(n).to(like).unsqueeze(1) * strides) % 1.0
+    return torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))
