@@ -109,6 +109,21 @@ def gaussian_jko_step(
     return (mean + tau * rate * centre) / stiff, (deviation + root) / (2.0 * stiff)
 
 
+def entropic_gaussian_step(variance: float, rate: float, temperature: float, gamma: float, tau: float) -> float:
+    """Variance after one entropic JKO step of N(m, variance) for V = rate (x - c)^2 / 2.
+
+    The coupling x = a y + noise of variance v minimises, over Gaussians, E|x - y|^2 / (2 tau) + E V(x) +
+    temperature E log rho(x) + gamma E log pi(x, y). The slope in Cov(x, y) gives v = gamma tau a; the slope in
+    s = Var x then gives 1 + tau rate - tau temperature / s = 1/a. With s = a^2 variance + v this is the quadratic
+    variance M a^2 + (gamma tau M - variance) a = gamma tau + tau temperature, M = 1 + tau rate, whose positive root
+    this is. The mean is that of the JKO step.
+    """
+    stiff = 1.0 + tau * rate
+    half = 0.5 * (variance - gamma * tau * stiff)
+    a = (half + math.sqrt(half**2 + variance * stiff * tau * (gamma + temperature))) / (variance * stiff)
+    return a * a * variance + gamma * tau * a
+
+
 @dataclass(frozen=True)
 class Law:
     """Mass, moments and distribution function of a density, by Simpson's rule on points that cover it."""

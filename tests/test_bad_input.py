@@ -180,6 +180,15 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "grid-model": ("model", lambda: jf.GridFilter(jf.DoubleWell(1))),
     "grid-bounds": ("bounds", lambda: jf.GridFilter(_model(), bounds=(1.0, -1.0))),
     "grid-cells": ("cells", lambda: jf.GridFilter(_model(), cells=0)),
+    "dual-3d": ("model", lambda: jf.DualJKOFilter(_model(3))),
+    "dual-model": ("model", lambda: jf.DualJKOFilter(jf.DoubleWell(1))),
+    "dual-step": ("step", lambda: jf.DualJKOFilter(_model(), step=0.0)),
+    "dual-cells": ("cells", lambda: jf.DualJKOFilter(_model(), cells=3)),
+    "proximal-3d": ("model", lambda: jf.ProximalFilter(_model(3))),
+    "proximal-weighting": (
+        "weighting",
+        lambda: jf.ProximalFilter(_model(), settings=jf.ProximalSettings(weighting="counting")),
+    ),
     "kalman-potential": ("model", lambda: jf.KalmanFilter(_model())),
     "kalman-observation": ("model", lambda: jf.KalmanFilter(_model(observation=jf.StochasticVolatility()))),
     "particles": ("particles", lambda: jf.ParticleFilter(_model(), particles=0)),
@@ -201,14 +210,15 @@ FILTERS: dict[str, Callable[[jf.StateSpaceModel], jf.Filter]] = {
     "jko": jf.JKOFilter,
     "grid": jf.GridFilter,
     "particle": lambda model: jf.ParticleFilter(model, particles=100, substep=0.05),
+    "dual-jko": lambda model: jf.DualJKOFilter(model, settings=jf.DualSettings(points=200)),
+    "proximal": lambda model: jf.ProximalFilter(model, settings=jf.ProximalSettings(points=200)),
     "kalman": jf.KalmanFilter,
     "unscented": jf.UnscentedKalmanFilter,
     "ensemble": lambda model: jf.EnsembleKalmanFilter(model, members=50, substep=0.05),
 }
 every_filter = pytest.mark.parametrize("build", FILTERS.values(), ids=FILTERS.keys())
-density_filters = pytest.mark.parametrize(
-    "build", [FILTERS[k] for k in ("jko", "grid", "particle")], ids=["jko", "grid", "particle"]
-)
+DENSITIES = ("jko", "grid", "dual-jko", "proximal", "particle")
+density_filters = pytest.mark.parametrize("build", [FILTERS[k] for k in DENSITIES], ids=DENSITIES)
 
 
 @every_filter

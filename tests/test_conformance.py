@@ -33,6 +33,8 @@ class Case:
     error: float
     inflated: bool = False
     """Whether samples come from a kernel estimate, wider than the particles that mean and covariance describe."""
+    seeded: bool = False
+    """Whether chance enters although the belief is a table."""
 
 
 # Monte Carlo: five standard errors at an effective size of half the particles, plus the drift bias of the substep.
@@ -49,6 +51,11 @@ CASES = {
     "jko-ridge": Case(lambda m: jf.JKOFilter(m, transport="ridge", pool=PARTICLES), MONTE_CARLO, inflated=True),
     "grid": Case(lambda m: jf.GridFilter(m, cells=1_000), 1e-4),
     "grid-bounds": Case(lambda m: jf.GridFilter(m, bounds=(-9.0, 9.0), cells=2_000), 1e-4),
+    # First order in the step, one cloud drawn anew after every reading.
+    "dual-jko": Case(
+        lambda m: jf.DualJKOFilter(m, settings=jf.DualSettings(points=400, centres=20)), 4e-2, seeded=True
+    ),
+    "proximal": Case(lambda m: jf.ProximalFilter(m), 8e-2, seeded=True),
     "particle": Case(lambda m: jf.ParticleFilter(m, PARTICLES, substep=0.01), MONTE_CARLO, inflated=True),
     "particle-kde": Case(
         lambda m: jf.ParticleFilter(m, PARTICLES, substep=0.01, density="kde", resampling="stratified"),
@@ -217,7 +224,7 @@ def test_same_seed_same_result(filter: jf.Filter, result: jf.FilterResult) -> No
 
 def test_seed_matters_only_where_chance_does(case: Case, filter: jf.Filter, result: jf.FilterResult) -> None:
     other = jf.run_filter(filter, _series(), until=3.5, seed=2)
-    assert torch.equal(other.means, result.means) == (not case.inflated)
+    assert torch.equal(other.means, result.means) == (not (case.inflated or case.seeded))
 
 
 def test_not_keeping_beliefs_changes_nothing(filter: jf.Filter, result: jf.FilterResult) -> None:
@@ -404,7 +411,7 @@ def test_save_and_load(result: jf.FilterResult, tmp_path: Path) -> None:
     assert torch.equal(back.final.sample(5), result.final.sample(5))
 
 
-@pytest.mark.parametrize("name", ["jko-ridge", "particle", "kalman", "unscented", "ensemble"])
+@pytest.mark.parametrize("name", ["jko-ridge", "dual-jko", "particle", "kalman", "unscented", "ensemble"])
 def test_two_dimensions_against_the_exact_filter(name: str) -> None:
     """Two independent OU coordinates turned by 30 degrees: filters that take d > 1 against two scalar Kalman runs."""
     cosine, sine = math.cos(math.pi / 6), 0.5

@@ -53,11 +53,11 @@ class DualSettings:
 
     points: int = 1000
     centres: int = 40
-    length: float = 0.5
+    length: float = 0.3
     regularisation: float = 0.5
     corrected: bool = True
-    nodes: int = 8
-    ridge: float = 1e-6
+    nodes: int = 4
+    ridge: float = 1e-2
 
     def __post_init__(self) -> None:
         check_count("points", self.points, FEWEST_POINTS)
@@ -285,6 +285,8 @@ class _Dual:
         value = self.value(coefficients)
         for iteration in range(_ITERATIONS):
             gradient, hessian = self.derivatives(coefficients)
+            if not torch.isfinite(hessian).all():
+                break
             factor, _ = safe_cholesky(hessian)
             direction = -torch.cholesky_solve(gradient.unsqueeze(1), factor).squeeze(1)
             decrement = -(gradient @ direction).item()

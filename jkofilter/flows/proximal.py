@@ -29,7 +29,7 @@ from jkofilter.numerics.weights import normalise_log_weights
 
 Weighting = Literal["transition", "counting"]
 
-_ITERATIONS, _LOG_ITERATIONS = 5000, 2
+_ITERATIONS, _LOG_ITERATIONS = 5000, 1
 _TOLERANCE = 1e-9
 
 
@@ -51,8 +51,8 @@ class ProximalSettings:
         InputError: a setting out of range.
     """
 
-    points: int = 600
-    regularisation: float = 0.5
+    points: int = 400
+    regularisation: float = 1.0
     corrected: bool = True
     weighting: Weighting = "transition"
 
