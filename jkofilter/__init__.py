@@ -27,12 +27,12 @@ from jkofilter.filters import (
     UnscentedKalmanFilter,
     benes_prior,
 )
-from jkofilter.measures import PublishedFigure
 from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.flows.particle_flow import ParticleFlow, solve_particles
 from jkofilter.flows.proximal import ProximalSettings, solve_proximal
 from jkofilter.flows.stepped import CloudFlow
 from jkofilter.flows.svgd import SVGDResult, svgd
+from jkofilter.measures import PublishedFigure
 from jkofilter.models import (
     DoubleWell,
     GaussianMixture,

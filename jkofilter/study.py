@@ -10,10 +10,10 @@ from torch.distributions import Distribution
 
 from jkofilter._typing import Density
 from jkofilter.errors import InputError
-from jkofilter.measures import PublishedFigure, check_published
 from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.flows.particle_flow import affordable_particles, solve_particles
 from jkofilter.flows.proximal import ProximalSettings, solve_proximal
+from jkofilter.measures import PublishedFigure, check_published
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.engines import Engine
 from jkofilter.transport.solve import solve_jko
