@@ -89,13 +89,10 @@ class LocalCrew:
 
     def kill(self) -> None:
         """End the processes, whatever they are at."""
-        # Before shutdown, which forgets them.
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
+        for process in list((self._pool._processes or {}).values()):
             process.kill()
-        for process in processes:
-            process.join()
+        # The pool's own thread sees them gone and ends; not waited for, it can trip over its closed pipe at exit.
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin() -> None:
