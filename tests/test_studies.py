@@ -47,6 +47,17 @@ def test_a_study_measures_each_method_at_each_time_against_the_exact_law() -> No
     assert jko["kl_stationary"].iloc[1] == pytest.approx(truth, abs=0.01)
 
 
+def test_the_published_methods_of_a_study_are_measured_like_the_others() -> None:
+    methods = {
+        "dual": jf.dual_jko(0.05, jf.DualSettings(ridge=0.1)),
+        "proximal": jf.proximal(0.05, jf.ProximalSettings(points=500, regularisation=1.9)),
+    }
+    records = run_study(study(methods=methods)).records.set_index("method")
+    assert (records.loc["dual", "symmetric_kl"] < 0.02).all()
+    assert (records.loc["proximal", "symmetric_kl"] < 0.2).all()
+    assert records.loc["dual", "remark"].iloc[0] == "10 steps, 1000 points"
+
+
 def test_particles_get_the_wall_time_of_the_first_method() -> None:
     methods = {"JKO": jf.jko(0.1, pool=256), "particles": jf.particles(substep=0.01)}
     outcome = run_study(study(methods=methods))

@@ -40,7 +40,8 @@ class ProximalSettings:
     Attributes:
         points: of the cloud.
         regularisation: gamma = epsilon / step, the weight of the coupling's entropy, in units of 1/beta. The coupling
-            blurs by the standard deviation sqrt(gamma step), which has to span neighbouring points.
+            blurs by the standard deviation sqrt(gamma step), which has to span neighbouring points: in more than one
+            dimension take it close to 2, where, corrected, all of the noise comes from the blur.
         corrected: whether the temperature that the regularisation adds is taken off the entropy of the law; False is
             the scheme as published.
         weighting: what a sum over points stands for. "transition" weighs every point by the volume it stands for, one

@@ -60,14 +60,15 @@ def svgd(
         phi(x) = mean over particles x_j of  k(x_j, x) grad log p(x_j) + grad_{x_j} k(x_j, x)      (their equation 8)
 
     with k(x, y) = exp(-|x - y|^2 / h), h = median of |x_i - x_j|^2 over log(n + 1) unless given, and AdaGrad steps with
-    a moving average, as in their experiments. The particles rest at a set of points that stands for the target; its
+    a moving average, as in their experiments, which keep a fixed length; here it falls to zero over the second half, so
+    that the particles come to rest and minibatches average out. The points they rest at stand for the target; their
     spread falls short of the target's where d is not small against n (Ba et al., ICLR 2022).
 
     Args:
         target: log p up to a constant, maps (n, d) to (n,), differentiable by torch; None where ``score`` is given.
         start: particles, (n, d); moved on a copy.
         steps: how many.
-        rate: length of a step, units of the state.
+        rate: length of the first steps, units of the state.
         decay: of the moving average of squared directions.
         bandwidth: h, squared units of the state; None takes the median heuristic at every step, on a thousand of the
             particles where there are more.
@@ -91,7 +92,7 @@ def svgd(
         width = bandwidth if bandwidth is not None else median_bandwidth(x)
         phi = direction(x, slope, width)
         squares = phi.square() if squares is None else decay * squares + (1 - decay) * phi.square()
-        x = x + rate * phi / (_FLOOR + squares.sqrt())
+        x = x + rate * min(1.0, 2.0 * (1.0 - step / steps)) * phi / (_FLOOR + squares.sqrt())
         speed = phi.square().mean().sqrt().item()
     return SVGDResult(x, width, speed)
 
