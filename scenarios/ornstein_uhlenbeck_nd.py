@@ -60,7 +60,7 @@ SCENARIO = jf.FlowStudy(
         "JKO BDF2": jf.jko(0.05, "bdf2"),
         "JKO implicit Euler": jf.jko(0.05, "implicit-euler"),
         "dual JKO": jf.dual_jko(0.05, jf.DualSettings(points=3000, ridge=0.1)),
-        "proximal recursion": jf.proximal(0.05, jf.ProximalSettings(points=1500, regularisation=1.9)),
+        "proximal recursion": jf.proximal(0.05, jf.ProximalSettings(points=2000, regularisation=1.9)),
         "particles + KDE": jf.particles(substep=5e-3),
     },
     # Both weigh points by densities estimated on the points themselves, which fails as the dimension grows.

@@ -79,7 +79,7 @@ def test_minibatch_scores_lead_to_the_same_target() -> None:
 
     result = jf.svgd(None, start(50, 1), steps=3000, rate=3e-3, score=score, seed=1)
     deviation = 1 / math.sqrt(401)
-    # One batch moves all particles alike, so its noise, three posterior deviations a batch, is averaged over steps only.
+    # One batch moves all particles alike: its noise, three posterior deviations, is averaged over the steps only.
     assert result.particles.mean().item() == pytest.approx(y.sum().item() / 401, abs=0.3 * deviation)
     assert result.particles.std().item() == pytest.approx(deviation, rel=0.05)
     again = jf.svgd(None, start(50, 1), steps=3000, rate=3e-3, score=score, seed=1)
