@@ -5,7 +5,7 @@ Axis names: ``n`` points, ``d`` state dimension, ``p`` observation dimension, ``
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -20,18 +20,23 @@ Readings: TypeAlias = Float[Tensor, "n p"]
 Array: TypeAlias = Float[np.ndarray, "..."]
 
 
-class Density(Protocol):
-    """Anything that can be evaluated and sampled: every belief, and the models' priors once wrapped."""
+class Sampled(Protocol):
+    """Anything that can be sampled, also where its density is not known."""
 
     @property
     def dim(self) -> int:
         """State dimension d."""
         ...
 
-    def log_prob(self, x: Points) -> Scalars:
-        """Normalised log density at ``x``."""
-        ...
-
     def sample(self, n: int, generator: Generator | None = None) -> Points:
         """Draw ``n`` independent points."""
+        ...
+
+
+@runtime_checkable
+class Density(Sampled, Protocol):
+    """Anything that can be evaluated and sampled: every belief, and the models' priors once wrapped."""
+
+    def log_prob(self, x: Points) -> Scalars:
+        """Normalised log density at ``x``."""
         ...

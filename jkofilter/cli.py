@@ -111,7 +111,7 @@ def report_study(study: FlowStudy, filters: str | None, seeds: str | None, out: 
 
         outcome = run_study(study, names, seed_list, advance)
     screen.print(f"[bold]{study.name}[/bold]: {study.description}")
-    screen.print(_study_table(outcome.records))
+    screen.print(_study_table(outcome.records, study.measures))
     for note in dict.fromkeys(f"{case.name}: {case.note}" for case in study.cases if case.note):
         screen.print(note)
     for path in write_study(outcome, folder, plots):
@@ -177,7 +177,7 @@ def _filter_study_table(summary: pd.DataFrame) -> Table:
     return table
 
 
-def _study_table(records: pd.DataFrame) -> Table:
+def _study_table(records: pd.DataFrame, own: Sequence[str]) -> Table:
     table = Table(title=f"medians over seeds; {torch.get_num_threads()} threads")
     measures = {
         "kl_exact": "KL(exact, method)",
@@ -189,12 +189,15 @@ def _study_table(records: pd.DataFrame) -> Table:
     shown = {name: title for name, title in measures.items() if records[name].notna().any()}
     for heading in ("case", "method", "t"):
         table.add_column(heading)
-    for heading in (*shown.values(), "seconds", "remark"):
+    for heading in (*shown.values(), *(name.replace("_", " ") for name in own), "seconds", "remark"):
         table.add_column(heading, justify="right")
     good = records[records["status"] == "ok"]
     for (case, method, time), group in good.groupby(["case", "method", "time"], sort=False):
-        cells = [_pair(group[name].median(), math.nan) for name in (*shown, "seconds")]
-        table.add_row(case, method, f"{time:g}", *cells, group["remark"].iloc[0])
+        cells = [_pair(group[name].median(), math.nan) for name in shown]
+        cells += ["-" if group[name].isna().all() else f"{group[name].median():.4g}" for name in own]
+        table.add_row(
+            case, method, f"{time:g}", *cells, _pair(group["seconds"].median(), math.nan), group["remark"].iloc[0]
+        )
     return table
 
 

@@ -12,7 +12,7 @@ from jkofilter.benchmark import Benchmark, StudyBenchmark
 from jkofilter.files import written_whole
 from jkofilter.plane_plotting import posterior_panels
 from jkofilter.plotting import Labels, box_plots, density_heatmap, final_densities, plot_result
-from jkofilter.study_plotting import error_figure, filter_error_figure, projection_figure
+from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure, projection_figure
 from jkofilter.study_run import StudyRecords
 
 
@@ -108,6 +108,8 @@ def write_study(outcome: StudyRecords, folder: Path, plots: bool = True) -> list
         for measure in ("symmetric_kl", "kl_stationary", "ess")
         if good[measure].notna().any()
     }
+    if study.measures:
+        pictures["measures"] = measures_figure(good, study.measures)
     method = next(iter(study.methods))
     for case in study.cases:
         if case.name in study.projections and (method, case.name) in outcome.carried:

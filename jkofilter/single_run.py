@@ -157,6 +157,10 @@ def run_method(case: FlowCase, method: Method, seed: int, budget: float) -> Meth
 def _judged(case: FlowCase, carried: Carried, time: float) -> dict[str, float]:
     law = carried.at(time)
     row = {"time": time}
+    if time == case.times[-1]:
+        row |= {name: float(measure(law)) for name, measure in case.measures.items()}
+    if not isinstance(law, Density):
+        return row
     if case.exact is not None:
         exact = case.exact(time)
         row["kl_exact"], row["kl_method"] = metrics.kl(exact, law, SAMPLES), metrics.kl(law, exact, SAMPLES)

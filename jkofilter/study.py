@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch.distributions import Distribution
 
-from jkofilter._typing import Density
+from jkofilter._typing import Density, Sampled
 from jkofilter.errors import InputError
 from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.flows.particle_flow import affordable_particles, solve_particles
@@ -35,6 +35,8 @@ class FlowCase:
         exact: the law at a time, where it is known.
         stationary: the normalised law exp(-beta V)/Z, where convergence to it is the question.
         note: what a reader of the figures must know, for example a floor no method can pass.
+        measures: figures of this case's own, of the law at the last time, by the name of their column. NaN says that
+            a law cannot tell, as one without a density cannot of the evidence.
     """
 
     name: str
@@ -44,6 +46,7 @@ class FlowCase:
     exact: Callable[[float], Density] | None = None
     stationary: Density | None = None
     note: str = ""
+    measures: Mapping[str, Callable[[Sampled], float]] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -56,11 +59,11 @@ class Carried:
     """What a method made of a case.
 
     Attributes:
-        at: the law at any of the case's times.
+        at: the law at any of the case's times. A law that can only be sampled is not held against densities.
         remark: settings worth a column: steps, particles.
     """
 
-    at: Callable[[float], Density]
+    at: Callable[[float], Sampled]
     remark: str = ""
 
 
@@ -104,6 +107,11 @@ class FlowStudy:
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
         check_published(self.published, set(self.methods), set(names))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures of all cases, each once."""
+        return tuple(dict.fromkeys(name for case in self.cases for name in case.measures))
 
     def select(self, names: Sequence[str] | None) -> Mapping[str, Method]:
         """The named methods; all when ``names`` is None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jkofilter._typing import Density
+from jkofilter._typing import Sampled
 from jkofilter.measures import PublishedFigure
 from jkofilter.models.state_space import sample_prior
 from jkofilter.plotting import COLOURS, DPI, FONT, LINES
@@ -22,6 +23,10 @@ TITLES = {
     "symmetric_kl": "symmetric KL to the exact law (nats)",
     "kl_stationary": "KL(method, stationary law) (nats)",
     "ess": "1 - effective share of draws\nweighted to the stationary law",
+}
+TITLES_OF_MEASURES = {
+    "ess": "effective share of draws\nweighted to the stationary law",
+    "seconds": "wall time of a run (s)",
 }
 LEAST = 1e-8
 SHOWN = 2500
@@ -96,6 +101,39 @@ def _published(axis: Axes, figures: Sequence[PublishedFigure], dims: Mapping[str
         axis.plot(dim, value, marker="x+*1"[k % 4], ls=":", color="black", ms=7, label=f"{method} ({source})")
 
 
+def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
+    """The cases' own measures, the effective share and the seconds, a panel each: medians by case and method.
+
+    Args:
+        records: of ``run_study``, those that did not fail.
+        measures: names of columns.
+    """
+    panels = [name for name in (*measures, "ess", "seconds") if records[name].notna().any()]
+    rows = math.ceil(len(panels) / 4)
+    columns = math.ceil(len(panels) / rows)
+    figure = Figure(figsize=(4.0 * columns, 3.9 * rows), dpi=DPI, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    cases, methods = list(dict.fromkeys(records["case"])), list(dict.fromkeys(records["method"]))
+    for axis, measure in zip(axes, panels, strict=False):
+        medians = records.groupby(["method", "case"], sort=False)[measure].median()
+        for k, method in enumerate(methods):
+            # Side by side within a case: methods that agree would hide one another.
+            at = np.arange(len(cases)) + 0.18 * (k - (len(methods) - 1) / 2)
+            values = medians[method].reindex(cases)
+            axis.plot(at, values.to_numpy(), MARKERS[k % 6], color=COLOURS[k % 6], label=method, ms=7)
+        axis.set_title(TITLES_OF_MEASURES.get(measure, measure.replace("_", " ")), fontsize=FONT)
+        axis.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
+        axis.tick_params(labelsize=FONT - 1)
+        axis.grid(alpha=0.3)
+        if measure == "seconds":
+            axis.set_yscale("log")
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    return figure
+
+
 def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Medians of mean error, log evidence error and wall time of every filter against dimension (or scenario).
 
@@ -136,7 +174,7 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
     return figure
 
 
-def projection_figure(case: FlowCase, name: str, law: Density) -> Figure:
+def projection_figure(case: FlowCase, name: str, law: Sampled) -> Figure:
     """Draws of the prior, of a method's law at the last time, and of the stationary law, on two principal components.
 
     The components are those of the stationary law.

@@ -36,9 +36,10 @@ class StudyRecords:
 
     Attributes:
         study: what was run.
-        records: one row per (case, method, seed, time) with COLUMNS. kl_exact is KL(exact law, method), kl_method
-            KL(method, exact law), kl_stationary KL(method, stationary law), nats; ess is the effective share of draws
-            of the method weighted to exp(-beta V), between 0 and 1; seconds are of the whole run.
+        records: one row per (case, method, seed, time) with COLUMNS, then the measures of the cases. kl_exact is
+            KL(exact law, method), kl_method KL(method, exact law), kl_stationary KL(method, stationary law), nats; ess
+            is the effective share of draws of the method weighted to exp(-beta V), between 0 and 1; seconds are of the
+            whole run. NaN where a case or a law does not give a figure.
         carried: what the methods made of the cases, for seed 0, by (method, case name).
     """
 
@@ -87,4 +88,4 @@ def run_study(
                     if seed == seed_list[0]:
                         carried[name, case.name] = run.carried
                 on_run(f"{name}, {case.name}", seed)
-    return StudyRecords(study, pd.DataFrame(rows).reindex(columns=list(COLUMNS)), carried)
+    return StudyRecords(study, pd.DataFrame(rows).reindex(columns=[*COLUMNS, *study.measures]), carried)
