@@ -95,7 +95,14 @@ def test_the_command_line_runs_a_study(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "scenario", ["ornstein_uhlenbeck_nd", "double_well_nd", "ginzburg_landau_nd", "mixture_stationary_nd"]
+    "scenario",
+    [
+        "ornstein_uhlenbeck_nd",
+        "double_well_nd",
+        "ginzburg_landau_nd",
+        "mixture_stationary_nd",
+        "logistic_regression",
+    ],
 )
 def test_the_studies_of_the_repository_load_and_name_their_methods(
     scenario: str, capsys: pytest.CaptureFixture[str]
