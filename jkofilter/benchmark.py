@@ -32,6 +32,7 @@ COLUMNS = (
     "seconds",
     "kl_reference",
     "kl_filter",
+    "log_density_error",
     "mean_error",
     "sd_ratio",
     "log_evidence",
@@ -64,7 +65,8 @@ class Benchmark:
     Attributes:
         scenario: what was run.
         records: one row per (filter, seed) with COLUMNS. kl_reference is KL(reference, filter) of the final laws,
-            kl_filter KL(filter, reference), nats; mean_error is in standard deviations of the reference.
+            kl_filter KL(filter, reference), nats; log_density_error is the root mean square over draws of the
+            reference; mean_error is in standard deviations of the reference.
         first: the first seed's data and results.
     """
 

@@ -18,6 +18,7 @@ from rich.table import Table
 import jkofilter
 from jkofilter.benchmark import run_filter_study, run_scenario
 from jkofilter.cli_bench import bench, report
+from jkofilter.cli_calibrate import calibrate
 from jkofilter.cli_options import Filters, Out, Plots, Seeds, complain, console, parse_names, parse_seeds
 from jkofilter.errors import InputError
 from jkofilter.files import require_writable
@@ -36,6 +37,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 app.command("bench")(bench)
 app.command("report")(report)
+app.command("calibrate")(calibrate)
 
 
 @app.callback(invoke_without_command=True)
@@ -161,6 +163,7 @@ def _filter_study_table(summary: pd.DataFrame) -> Table:
     measures = {
         "kl_reference": "KL(ref, filter)",
         "kl_filter": "KL(filter, ref)",
+        "log_density_error": "rms log density error",
         "mean_error": "mean error / sd",
         "sd_ratio": "sd / sd of ref",
         "log_evidence_error": "|log evidence error|",

@@ -10,6 +10,7 @@ from jkofilter.errors import InputError
 MEASURES: Mapping[str, str] = {
     "kl_reference": "KL(reference, filter), nats",
     "kl_filter": "KL(filter, reference), nats",
+    "log_density_error": "rms error of the log density, nats",
     "mean_error": "error of the mean, posterior sd",
     "sd_ratio": "sd / sd of the reference",
     "log_evidence_error": "|log evidence error|, nats",
@@ -22,7 +23,7 @@ MEASURES: Mapping[str, str] = {
 }
 """Names of the figures of a run, and what they are in words, with the unit."""
 
-ERRORS = ("kl_reference", "kl_filter", "mean_error", "log_evidence_error")
+ERRORS = ("kl_reference", "kl_filter", "log_density_error", "mean_error", "log_evidence_error")
 """Of a filter's run, those of which less is better."""
 FLOW_ERRORS = ("kl_exact", "kl_method", "symmetric_kl", "kl_stationary")
 """The same of a flow's run."""

@@ -126,7 +126,15 @@ def summarise_study(records: pd.DataFrame) -> pd.DataFrame:
     good = records[records["status"] == "ok"].assign(
         log_evidence_error=lambda frame: frame["log_evidence_error"].astype(float).abs()
     )
-    figures = ["kl_reference", "kl_filter", "mean_error", "sd_ratio", "log_evidence_error", "seconds"]
+    figures = [
+        "kl_reference",
+        "kl_filter",
+        "log_density_error",
+        "mean_error",
+        "sd_ratio",
+        "log_evidence_error",
+        "seconds",
+    ]
     runs = records.groupby(keys, sort=False).size().rename("runs")
     medians = good.groupby(keys, sort=False)[figures].median()
     failed = (runs - good.groupby(keys, sort=False).size().reindex(runs.index, fill_value=0)).rename("failed")

@@ -51,7 +51,6 @@ def case(d: int) -> jf.Scenario:
         reference="exact",
         times=TIMES,
         seeds=5,
-        kl=False,
     )
 
 

@@ -91,7 +91,7 @@ def test_figures_are_those_of_the_run_command(tmp_path: Path, all_kinds: list[st
     for row in records.to_dict("records"):
         figures = made["", row["filter"], row["seed"]]["figures"][0]
         names = ("log_evidence",) if row["filter"] == "exact" else tuple(figures.keys() - {"time"})
-        assert len(names) == (1 if row["filter"] == "exact" else 6)
+        assert len(names) == (1 if row["filter"] == "exact" else 7)
         assert {name: figures[name] for name in names} == {name: row[name] for name in names}
     for row in run_study(flow).records.to_dict("records"):
         at_time = {one["time"]: one for one in made[row["case"], row["method"], row["seed"]]["figures"]}[row["time"]]

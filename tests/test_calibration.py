@@ -1,12 +1,16 @@
 """Calibration: exact filters are, overconfident ones are not, and the picture shows which is which."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 import jkofilter as jf
 from jkofilter.calibration_plotting import calibration_figure
+from jkofilter.cli import main
 
 TIMES = [0.3, 0.7]
 RUNS = 400
@@ -83,3 +87,45 @@ def test_too_few_runs_are_refused(runs: float) -> None:
 def test_a_probability_outside_the_unit_interval_is_refused(honest: jf.Calibration) -> None:
     with pytest.raises(jf.InputError, match="probability must be between"):
         honest.coverage(1.0)
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+SCENARIO = """
+import torch, jkofilter as jf
+EYE = torch.eye(1).double()
+NORMAL = torch.distributions.MultivariateNormal(torch.zeros(1).double(), EYE)
+SDE = jf.LangevinSDE(jf.Quadratic(torch.zeros(1).double(), EYE))
+MODEL = jf.StateSpaceModel(NORMAL, SDE, jf.LinearGaussian(EYE, EYE))
+ONE = jf.Scenario("small", MODEL, {"kalman": jf.KalmanFilter}, "kalman", times=[0.5], substep=0.05)
+SCENARIO = jf.FilterStudy("study", [ONE]) if STUDY else ONE
+"""
+
+
+@pytest.mark.parametrize("study", [False, True])
+def test_the_command_tells_coverage_and_writes_ranks_and_picture(
+    study: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.py").write_text(f"STUDY = {study}\n{SCENARIO}")
+    case = ["--case", "small"] if study else []
+    arguments = [str(tmp_path / "one.py"), "--filter", "kalman", "--runs", "40", "--out", str(tmp_path), *case]
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["calibrate", *arguments])
+    said = capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "levels.csv")["level"]
+    assert f"cover {((found - 0.5).abs() <= 0.45).mean():.1%} +- " in said
+    assert len(found) == 40
+    assert (tmp_path / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--filter", "none"], "has kalman"), (["--filter", "kalman", "--case", "x"], "stands alone")],
+)
+def test_unknown_filters_and_cases_are_named(
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.py").write_text(f"STUDY = False\n{SCENARIO}")
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path / "one.py"), *arguments])
+    assert named in capsys.readouterr().err

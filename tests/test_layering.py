@@ -10,6 +10,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = {
     "cli": 10,
     "cli_bench": 9,
+    "cli_calibrate": 9,
     "cli_options": 8,
     "bench_page": 8,
     "bench_plotting": 8,
@@ -40,7 +41,7 @@ LAYERS = {
     "errors": -1,
 }
 TOP = LAYERS["report"]
-COMMAND_LINE = {"cli.py", "cli_bench.py", "cli_options.py"}
+COMMAND_LINE = {"cli.py", "cli_bench.py", "cli_calibrate.py", "cli_options.py"}
 # Habits that start at the bottom and end at the top: filter.run(), result.plot(), scenario.main().
 LAZY = {"filters/base.py": {"run"}, "run.py": {"plotting"}, "scenario.py": {"cli"}, "study.py": {"cli"}}
 

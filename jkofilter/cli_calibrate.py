@@ -1,0 +1,63 @@
+"""The command ``jkofilter calibrate``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from jkofilter import calibration
+from jkofilter.calibration_plotting import calibration_figure
+from jkofilter.cli_options import console
+from jkofilter.errors import InputError
+from jkofilter.files import require_writable, written_whole
+from jkofilter.scenario import FilterStudy, Scenario
+
+PROBABILITY = 0.9
+
+
+def calibrate(
+    scenario: Annotated[str, typer.Argument(help="Path of a scenario file.")],
+    filter: Annotated[str, typer.Option(help="Name of the filter to put to the test.")],
+    case: Annotated[str | None, typer.Option(help="Name of the scenario within a study.")] = None,
+    runs: Annotated[int, typer.Option(help="How many simulations.")] = 200,
+    seed: Annotated[int, typer.Option(help="Another seed gives other simulations.")] = 0,
+    out: Annotated[str | None, typer.Option(help="Folder of table and picture; out/calibration by default.")] = None,
+) -> None:
+    """Simulate truths and readings from a scenario's own model, and rank the truths within a filter's beliefs."""
+    chosen = _chosen(Scenario.load(scenario), case)
+    if filter not in chosen.filters:
+        raise InputError(f"filter names no filter {filter!r}; this scenario has {', '.join(chosen.filters)}.")
+    times = chosen.times if chosen.series is None else chosen.series.times
+    tested = chosen.filters[filter](chosen.model)
+    folder = require_writable(out or Path("out") / "calibration")
+    screen = console()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task(filter, total=runs)
+        found = calibration.calibrate(
+            tested, times, runs, seed, chosen.substep, lambda run: progress.update(bar, completed=run + 1)
+        )
+    covered, error = found.coverage(PROBABILITY), found.coverage_error(PROBABILITY)
+    screen.print(f"{PROBABILITY:.0%} intervals of {filter} cover {covered:.1%} +- {error:.1%} of {runs} simulated runs")
+    figure = calibration_figure(found, f"{chosen.description or chosen.name}: {filter}")
+    for path in (
+        written_whole(folder / "levels.csv", lambda path: found.to_frame().to_csv(path, index=False)),
+        written_whole(folder / "calibration.png", partial(figure.savefig, format="png")),
+    ):
+        screen.print(f"wrote {path}", soft_wrap=True)
+
+
+def _chosen(loaded: object, case: str | None) -> Scenario:
+    if isinstance(loaded, Scenario) and case is None:
+        return loaded
+    if isinstance(loaded, Scenario):
+        raise InputError("case is for studies; this scenario stands alone.")
+    if not isinstance(loaded, FilterStudy):
+        raise InputError("scenario must be one of filters: a flow study has no readings to be calibrated with.")
+    cases = {one.name: one for one in loaded.scenarios}
+    if case not in cases:
+        raise InputError(f"case must be one of {', '.join(cases)}, got {case!r}.")
+    return cases[case]
