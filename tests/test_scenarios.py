@@ -296,3 +296,19 @@ def test_volatility_whole_series_stays_with_the_grid() -> None:
     difference = (jko.log_evidence - grid.log_evidence).numpy()
     assert np.abs(difference[500:] - difference[:-500]).max() < 0.05
     assert not jko.beliefs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [0, 1])
+def test_benes_beliefs_are_the_exact_law_after_every_reading(case: int) -> None:
+    study = jf.Scenario.load(ROOT / "scenarios" / "benes_nd.py")
+    assert isinstance(study, jf.FilterStudy)
+    scenario = study.scenarios[case]
+    _, series = scenario.data(0)
+    names = ("exact", "JKO")
+    exact, ours = (scenario.filters[n](scenario.model).run(series, keep_beliefs=True) for n in names)
+    for truth, belief in zip(exact.beliefs, ours.beliefs, strict=True):
+        draws = truth.sample(4000, torch.Generator().manual_seed(1))
+        assert (truth.log_prob(draws) - belief.log_prob(draws)).square().mean().sqrt() < 0.05
+    gained = torch.diff(ours.log_evidence - exact.log_evidence, prepend=torch.zeros(1).double())
+    assert gained.abs().max() < 0.02
