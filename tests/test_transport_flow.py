@@ -57,6 +57,21 @@ def test_moments_and_density_of_an_ornstein_uhlenbeck_process() -> None:
     torch.testing.assert_close(log_prob, law.log_prob(x), rtol=0, atol=5e-3)
 
 
+def test_a_flow_is_carried_on_with_other_settings_and_another_pool() -> None:
+    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), SPREAD)
+    first = jf.solve_jko(prior, OU, 0.2, 0.05, pool=512)
+    flow = jf.solve_jko(first, OU, 0.4, 0.1, transport=jf.RidgeEngine(directions=3), pool=700, seed=1)
+    assert flow.times == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert flow.maps[:4] == first.maps
+    assert flow.infos[:4] == first.infos
+    assert flow.base.x.shape == (700, 2)
+    assert gap(flow) < 2 * gap(ou_flow(0.1, "sdirk2"))
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    torch.testing.assert_close(flow.at(0.2).log_prob(x), first.final.log_prob(x))
+    with pytest.raises(jf.InputError, match="event_shape"):
+        jf.solve_jko(first, jf.LangevinSDE(jf.DoubleWell(3)), 0.1)
+
+
 def test_draws_know_their_own_density() -> None:
     belief = jf.solve_jko(NORMAL, coupled(), 0.2, 0.05, pool=512).final
     x, log_prob = belief.sample_with_log_prob(200, torch.Generator().manual_seed(1))

@@ -23,7 +23,7 @@ from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.tempering import next_temperature
 from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
 from jkofilter.transport.belief import TransportBelief, prior_log_prob
-from jkofilter.transport.convex import Pool, push
+from jkofilter.transport.convex import Pool, pushed_through
 from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.moves import MOVES, Move, Mover
 from jkofilter.transport.pulled_back import PulledBack, Refit, refit
@@ -229,9 +229,7 @@ def _tempered(
 def _posterior_pool(space: BaseSpace, swarm: _Swarm, log_likelihood: LogLikelihood, log_evidence: float) -> Pool:
     """The particles with the exact product's log density and score."""
     belief = space.belief
-    pool = space.law.pool(swarm.z) if space.exact else belief.base_pool(swarm.z)
-    for psi in belief.maps:
-        pool = push(psi, pool).pool
+    pool = pushed_through(belief.maps, space.law.pool(swarm.z) if space.exact else belief.base_pool(swarm.z))
     with torch.enable_grad():
         leaf = pool.x.detach().requires_grad_(True)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -134,6 +134,13 @@ def push(psi: ConvexPotential, pool: Pool) -> Pushed:
     score = pool.score - psi.log_det_gradient(pool.x, inverse)
     pushed = Pool(y, pool.log_prob - log_det(factor), (inverse @ score.unsqueeze(-1)).squeeze(-1))
     return Pushed(pushed, inverse)
+
+
+def pushed_through(maps: Iterable[ConvexPotential], pool: Pool) -> Pool:
+    """The pool after all maps, the first one first."""
+    for psi in maps:
+        pool = push(psi, pool).pool
+    return pool
 
 
 def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[Points, Scalars]:

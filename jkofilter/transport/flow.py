@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.transport.belief import TransportBelief, prior_pool
-from jkofilter.transport.convex import ConvexPotential, Pool, push
+from jkofilter.transport.convex import ConvexPotential, Pool, pushed_through
 from jkofilter.transport.interpolated import Interpolated
 from jkofilter.transport.storage import decoded_map, decoded_prior, encoded_map, encoded_prior
 
@@ -64,9 +64,7 @@ class JKOFlow:
         if done < len(self.maps) and time > self.times[done] + slack:
             share = (time - self.times[done]) / (self.times[done + 1] - self.times[done])
             maps = (*maps, Interpolated(self.maps[done], share))
-        pool = self.base
-        for psi in maps:
-            pool = push(psi, pool).pool
+        pool = pushed_through(maps, self.base)
         return TransportBelief(float(time), self.prior, maps, pool, self.base.x)
 
     def save(self, path: str | os.PathLike[str]) -> None:

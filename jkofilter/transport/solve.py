@@ -18,7 +18,7 @@ from jkofilter.models.state_space import sample_prior
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.belief import prior_pool
-from jkofilter.transport.convex import ConvexPotential, Pool
+from jkofilter.transport.convex import ConvexPotential, Pool, pushed_through
 from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.icnn_engine import ICNNEngine
@@ -39,7 +39,7 @@ _SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
 
 
 def solve_jko(
-    prior: Distribution,
+    prior: Distribution | JKOFlow,
     sde: LangevinSDE,
     duration: float,
     step: float = 0.05,
@@ -52,7 +52,8 @@ def solve_jko(
     """Carry a prior through a Langevin diffusion by JKO steps, as a density in d dimensions.
 
     Args:
-        prior: event_shape (d,), with sample and a differentiable log_prob.
+        prior: event_shape (d,), with sample and a differentiable log_prob; or a flow, which is carried on from its
+            end, be it with other settings or with a pool of another size.
         sde: the diffusion; sets dtype and device together with the prior.
         duration: in the SDE's unit of time.
         step: longest time step. A step that is too long for the potential or does not converge is halved, which its
@@ -66,7 +67,7 @@ def solve_jko(
         seed: draws the pool, and the network's batches.
 
     Returns:
-        The flow; ``flow.at(time)`` is a belief.
+        The flow, with all of the one that it carries on; ``flow.at(time)`` is a belief.
 
     Raises:
         InputError: an argument cannot be used.
@@ -81,14 +82,20 @@ def solve_jko(
         raise InputError(f"step must be positive and finite, got {step!r}.")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")
-    _check_model(prior, sde)
+    past = prior if isinstance(prior, JKOFlow) else None
+    law = prior.prior if isinstance(prior, JKOFlow) else prior
+    _check_model(law, sde)
     check_pool(pool, sde.dim)
-    draws = prior_draws(prior, pool, torch.Generator().manual_seed(seed))
-    base = prior_pool(prior, draws)
+    draws = prior_draws(law, pool, torch.Generator().manual_seed(seed))
+    base = prior_pool(law, draws)
     _check_potential(sde, base)
     generator = torch.Generator(device=draws.device).manual_seed(seed)
-    carried = carry(Stepper(sde, engine, scheme), base, duration, step, tolerance, generator)
-    return JKOFlow(prior, carried.times, carried.maps, carried.infos, base)
+    now = base if past is None else pushed_through(past.maps, base)
+    carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator)
+    if past is None:
+        return JKOFlow(law, carried.times, carried.maps, carried.infos, base)
+    times = past.times + tuple(past.times[-1] + time for time in carried.times[1:])
+    return JKOFlow(law, times, past.maps + carried.maps, past.infos + carried.infos, base)
 
 
 @dataclass(frozen=True, eq=False)
