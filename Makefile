@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/jkofilter run scenarios/sine_1d.py --out out/sine_1d
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -18,7 +18,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy jkofilter
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --slow -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --slow -m slow
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

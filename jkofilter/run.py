@@ -127,6 +127,7 @@ class FilterResult:
         columns["log_evidence"] = self.log_evidence.numpy()
         steps = list(zip(self.predict_infos, self.infos, strict=False))
         columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
+        columns["note"] = [u.note for _, u in steps]
         columns["ess"] = [np.nan if info.ess is None else info.ess for info in self.infos]
         columns["seconds"] = [p.seconds + u.seconds for p, u in steps]
         return pd.DataFrame(columns)

@@ -174,6 +174,7 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "update-ess": ("ess", lambda: jf.UpdateSettings(ess=1.0)),
     "update-auxiliary": ("auxiliary", lambda: jf.UpdateSettings(auxiliary=0.0)),
     "update-agreement": ("agreement", lambda: jf.UpdateSettings(agreement=1.5)),
+    "update-engine": ("engine", lambda: jf.UpdateSettings(engine="ridge")),
     "update-layers": ("layers", lambda: jf.UpdateSettings(layers=-1)),
     "jko-2d-quantile": ("transport", lambda: jf.JKOFilter(_model(2), transport="quantile")),
     "grid-3d": ("model", lambda: jf.GridFilter(_model(3))),

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from plane_problems import EYE, NAN, ZERO, chain, gen, noise_of, normals, seen
 from scipy import stats
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal
 
 import jkofilter as jf
 from jkofilter.numerics.mcmc import root_of_misfit
-
-NAN = math.nan
-EYE = torch.eye(2, dtype=torch.float64)
-ZERO = torch.zeros(2, dtype=torch.float64)
-
-
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normals(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
-
-
-def noise_of(pool: int) -> float:
-    """Five standard errors, in posterior standard deviations, at an effective size of half the pool."""
-    return 5 / math.sqrt(pool / 2)
 
 
 def error_of(result: jf.FilterResult, exact: jf.FilterResult) -> tuple[float, float, float]:
@@ -199,21 +182,6 @@ def test_benes_in_two_dimensions_is_its_closed_form(noise: float) -> None:
         assert abs(result.log_evidence[k].item() - evidence) < 0.02 * (k + 1)
 
 
-def chain(kappa: float) -> jf.Potential:
-    """(x_1^2 - 1)^2 + (x_2^2 - 1)^2 + kappa (x_1 - x_2)^2 / 2."""
-
-    def value(x: Tensor) -> Tensor:
-        return (x.square() - 1).square().sum(-1) + 0.5 * kappa * (x[..., 0] - x[..., 1]).square()
-
-    return jf.Potential(value, 2)
-
-
-def seen(
-    potential: jf.Potential, observation: jf.ObservationModel, prior: torch.distributions.Distribution | None = None
-) -> jf.StateSpaceModel:
-    return jf.StateSpaceModel(prior or MultivariateNormal(ZERO, EYE), jf.LangevinSDE(potential), observation)
-
-
 @pytest.mark.slow
 def test_a_coupled_chain_is_filtered_as_on_the_grid() -> None:
     """One site of two seen, ten readings: KL each way at most 1e-2."""
@@ -251,162 +219,6 @@ def test_readings_of_other_kinds_are_taken_in_as_on_the_grid(name: str) -> None:
     assert_equal_laws(result, exact, noise_of(1000))
     assert jf.metrics.kl(exact.final, result.final, samples=4000) < 0.05
     assert jf.metrics.kl(result.final, exact.final, samples=4000) < 0.05
-
-
-# --- trouble ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("noise", [1.0, 1e-2, 1e-4])
-def test_a_reading_forty_deviations_away_is_followed(noise: float) -> None:
-    """Bayes for N(0, I) and y = x + noise is mean y / (1 + noise) and variance noise / (1 + noise)."""
-    model = seen(jf.Quadratic(ZERO, EYE), jf.LinearGaussian(EYE, noise * EYE))
-    filter, total = jf.JKOFilter(model, pool=1000), 1 + noise
-    y = 40 * math.sqrt(total) * torch.tensor([1.0, -1.0]).double()
-    after, info = filter.update(filter.init(gen()), y, gen(1))
-    sd = math.sqrt(noise / total)
-    assert (after.mean - y / total).abs().max() < noise_of(1000) * sd
-    assert (after.covariance - sd**2 * EYE).abs().max() < math.sqrt(2) * noise_of(1000) * sd**2
-    assert info.log_evidence == pytest.approx(Normal(0.0, math.sqrt(total)).log_prob(y).sum().item(), abs=0.1)
-    assert info.status == "ok"
-    assert info.details["temperatures"] > 10
-    assert info.ess < 5
-
-
-def test_duplicates_and_readings_that_contradict_each_other_sharply() -> None:
-    """Sensor noise .1, ten of its deviations apart: a thousand particles know a Gaussian's tails to a few percent."""
-    model = seen(jf.Quadratic(ZERO, EYE), jf.LinearGaussian(EYE, 0.01 * EYE))
-    readings = [[0.3, 0.3]] * 3 + [[0.3, -0.7]]
-    ours, exact = (f.track(seed=1) for f in (jf.JKOFilter(model, pool=1000), jf.KalmanFilter(model)))
-    for count, reading in enumerate(readings, 1):
-        for tracker in (ours, exact):
-            tracker.update(reading)
-        sd = exact.belief.covariance.diagonal().sqrt()
-        reach = 1 if count < 4 else 10 * math.sqrt(3 / 4)
-        assert ((ours.belief.mean - exact.belief.mean) / sd).abs().max() < noise_of(1000) * reach
-        assert ((ours.belief.covariance.diagonal().sqrt() / sd) - 1).abs().max() < noise_of(1000)
-        assert ours.info.status == "ok"
-    # The misfit of the last, half of 75, is known as well as the variance.
-    assert ours.belief.log_evidence == pytest.approx(exact.belief.log_evidence, abs=40 * noise_of(1000))
-
-
-def test_contradictions_beyond_reach_are_followed_or_named() -> None:
-    model = seen(jf.Quadratic(ZERO, EYE), jf.LinearGaussian(EYE, 1e-6 * EYE))
-    filter = jf.JKOFilter(model, pool=200)
-    belief, _ = filter.update(filter.init(gen()), torch.tensor([0.0, 0.0]).double(), gen())
-    before = belief.mean.clone()
-    with pytest.raises(jf.FilterError, match=r"tempering reaches .* at time 0 for reading \[5\.0, -5\.0\]"):
-        filter.update(belief, torch.tensor([5.0, -5.0]).double(), gen())
-    assert torch.equal(belief.mean, before)
-    after, info = filter.update(belief, torch.tensor([1e-3, 0.0]).double(), gen())
-    assert info.status == "ok"
-    assert after.mean[0].item() == pytest.approx(5e-4, abs=2e-3)
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """A log likelihood of the test's own."""
-
-    function: Callable[[Tensor, Tensor], Tensor]
-
-    def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.function(y, x)
-
-    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return x
-
-
-def beyond(y: Tensor, x: Tensor) -> Tensor:
-    """x_1 is seen to lie beyond y_1, and x_2 with noise .5 at y_2."""
-    return torch.where(x[:, 0] > y[0], -0.5 * ((x[:, 1] - y[1]) / 0.5).square(), -math.inf)
-
-
-def test_a_likelihood_that_is_zero_on_a_half_plane_cuts_it_off() -> None:
-    """Particles and evidence are exact; a smooth law cannot have the edge, which the status says or agreement shows."""
-    model = seen(jf.Quadratic(ZERO, EYE), Sensor(beyond))
-    filter = jf.JKOFilter(model, pool=2000)
-    after, info = filter.update(filter.init(gen()), torch.tensor([0.5, 1.0]).double(), gen(1))
-    tail = stats.norm.sf(0.5)
-    mean = stats.norm.pdf(0.5) / tail
-    spread = math.sqrt(1 + 0.5 * mean - mean**2)
-    assert (after.pool.x[:, 0] > 0.5).all()
-    assert after.mean[0].item() == pytest.approx(mean, abs=noise_of(2000) * spread)
-    assert after.mean[1].item() == pytest.approx(0.8, abs=noise_of(2000) * math.sqrt(0.2))
-    exact = math.log(tail) + stats.norm.logpdf(1.0, 0, math.sqrt(1.25)) + 0.5 * math.log(2 * math.pi * 0.25)
-    assert info.log_evidence == pytest.approx(exact, abs=noise_of(2000))
-    assert info.details["agreement"] < 0.9
-    x = after.sample(500, gen(2))
-    assert torch.isfinite(after.log_prob(x)).all()
-    later, _ = filter.predict(after, 0.1, gen())
-    assert torch.isfinite(later.mean).all()
-
-
-def nan_on_the_right(y: Tensor, x: Tensor) -> Tensor:
-    return torch.where(x[:, 0] > y[0], NAN, -0.5 * x[:, 1].square())
-
-
-HOPELESS = {
-    "zero everywhere": (beyond, 50.0, "the likelihood is zero at every particle"),
-    "nan": (nan_on_the_right, 0.5, "log_likelihood is NaN"),
-    "nan in the tail": (nan_on_the_right, 2.75, "log_likelihood is NaN"),
-    "infinite": (lambda y, x: x.new_full((len(x),), math.inf), 0.5, "NaN or infinite"),
-}
-
-
-@pytest.mark.parametrize("name", HOPELESS)
-def test_a_hopeless_likelihood_is_an_error_that_names_time_and_reading(name: str) -> None:
-    function, y, words = HOPELESS[name]
-    filter = jf.JKOFilter(seen(jf.Quadratic(ZERO, EYE), Sensor(function)), pool=1000)
-    belief, _ = filter.predict(filter.init(gen()), 0.1, gen())
-    mean, x = belief.mean.clone(), belief.pool.x.clone()
-    reading = torch.tensor([y, 1.0]).double()
-    with pytest.raises(jf.FilterError) as caught:
-        filter.update(belief, reading, gen())
-    assert words in str(caught.value)
-    assert f"at time 0.1 for reading [{y}, 1.0]" in str(caught.value)
-    assert torch.equal(belief.mean, mean)
-    assert torch.equal(belief.pool.x, x)
-    later, info = filter.predict(belief, 0.1, gen())
-    assert info.status == "ok"
-    assert later.time == pytest.approx(0.2)
-
-
-def test_failures_are_reported_when_asked_for_and_the_belief_is_kept() -> None:
-    model = seen(jf.Quadratic(ZERO, EYE), Sensor(nan_on_the_right))
-    filter = jf.JKOFilter(model, pool=500, on_failure="report")
-    series = jf.ObservationSeries([0.1, 0.2], [[0.5, 1.0], [9.0, 1.0]])
-    result = filter.run(series, keep_beliefs=True)
-    assert "log_likelihood is NaN or infinite at time 0.1 for reading [0.5, 1.0]" in result.infos[0].status
-    assert result.infos[0].log_evidence == 0.0
-    assert result.beliefs[0].log_evidence == 0.0
-    assert result.infos[1].status == "ok"
-    assert torch.isfinite(result.means).all()
-
-
-def test_a_failed_prediction_names_the_time_or_is_reported() -> None:
-    wild = seen(jf.Potential(lambda x: -1e6 * x.square().sum(-1), 2), jf.LinearGaussian(EYE, EYE))
-    filter = jf.JKOFilter(wild, step=0.5, scheme="implicit-euler", pool=64)
-    belief = filter.init(gen())
-    with pytest.raises(jf.FilterError, match=r"^predicting from time 0: no JKO step succeeds"):
-        filter.predict(belief, 0.5, gen())
-    after, info = replace(filter, on_failure="report").predict(belief, 0.5, gen())
-    assert after is belief
-    assert info.status.startswith("no JKO step succeeds")
-
-
-def test_a_prior_with_edges_is_filtered_within_them() -> None:
-    """Exponential coordinates and a reading at time zero: exact by quadrature, nothing drawn outside the support."""
-    prior = Independent(torch.distributions.Exponential(torch.ones(2).double()), 1)
-    model = seen(jf.Quadratic(ZERO, EYE), jf.LinearGaussian(EYE, 0.5 * EYE), prior)
-    filter = jf.JKOFilter(model, pool=2000)
-    after, info = filter.update(filter.init(gen()), torch.tensor([1.0, 0.4]).double(), gen(1))
-    x = np.linspace(0, 20, 20_001)
-    evidence = 0.0
-    for i, y in enumerate((1.0, 0.4)):
-        one, law = oracles.bayes_by_quadrature(lambda x, y=y: -x + stats.norm.logpdf(y, x, math.sqrt(0.5)), x)
-        evidence += one
-        assert after.mean[i].item() == pytest.approx(law.mean, abs=noise_of(2000) * math.sqrt(law.variance))
-    assert (after.pool.x >= 0).all()
-    assert info.log_evidence == pytest.approx(evidence, abs=noise_of(2000))
 
 
 # --- habits ----------------------------------------------------------------------------------------------------------

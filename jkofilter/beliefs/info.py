@@ -17,6 +17,8 @@ class StepInfo:
         ess: effective sample size, where there are weights: of a filter's particles before resampling, of a JKO
             flow's pool against the stationary law.
         details: whatever else applies, by name (steps, halvings, newton_iterations, resampled, loss, residual, ...).
+        note: what a user should know about a step that went well; usually empty.
+        history: what was found at every stage of a step, by name (temperature, ess).
     """
 
     status: str = "ok"
@@ -24,3 +26,5 @@ class StepInfo:
     seconds: float = 0.0
     ess: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

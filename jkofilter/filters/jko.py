@@ -196,9 +196,8 @@ class JKOFilter(Runnable):
                 raise FilterError(message) from error
             return now, StepInfo(status=message, seconds=clock.perf_counter() - start)
         seconds = clock.perf_counter() - start
-        return found.belief, StepInfo(
-            log_evidence=found.log_evidence, seconds=seconds, ess=found.ess, details=found.details
-        )
+        info = StepInfo("ok", found.log_evidence, seconds, found.ess, found.details, found.note, found.history)
+        return found.belief, info
 
     def _init_on_the_line(self) -> QuantileBelief:
         """The prior on adapted nodes.

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
+from jkofilter.errors import InputError
 
 LogTarget: TypeAlias = Callable[[Points], Scalars]
 AuxiliaryFunction: TypeAlias = Callable[[Points, Scalars], Points]
@@ -109,13 +110,26 @@ def auxiliary_metropolis(
 
     With c = -2 g, the log acceptance ratio is
     (c - c')/2 + z . phi(z') - |phi(z')|^2/2 - z' . phi(z) + |phi(z)|^2/2: what target and proposal densities leave.
+
+    Raises:
+        InputError: phi gives another shape than z, or NaN.
     """
-    centre = phi(z, -2 * value)
+    centre = _centre(phi, z, value)
     proposal = centre + _normal(z, generator)
     new = log_target(proposal)
-    back = phi(proposal, -2 * new)
+    back = _centre(phi, proposal, new)
     log_ratio = new - value + (z * back - 0.5 * back.square() - proposal * centre + 0.5 * centre.square()).sum(-1)
     return _chosen(z, value, proposal, new, log_ratio, generator)
+
+
+def _centre(phi: AuxiliaryFunction, z: Points, value: Scalars) -> Points:
+    centre = phi(z, -2 * value)
+    if centre.shape != z.shape:
+        raise InputError(f"auxiliary must return the shape of its points, {tuple(z.shape)}, got {tuple(centre.shape)}.")
+    # Where c is infinite the particle stays, whatever phi says.
+    if torch.isnan(centre[torch.isfinite(value)]).any():
+        raise InputError("auxiliary returns NaN; give a function that is finite wherever c is.")
+    return centre
 
 
 def independence(z: Points, c: Scalars) -> Points:

@@ -71,21 +71,8 @@ class TransportBelief:
         points = checked_points(x, self.dim).to(self.pool.x)
         if torch.isnan(points).any():
             raise InputError("x must not be NaN.")
-        parts = [self._log_prob(part) for part in points.split(_CHUNK)]
+        parts = [pushed_log_prob(self.prior, self.maps, part) for part in points.split(_CHUNK)]
         return torch.cat(parts) if parts else points.new_zeros(0)
-
-    def _log_prob(self, x: Points) -> Scalars:
-        total = x.new_full((x.shape[0],), -torch.inf)
-        finite = torch.isfinite(x).all(-1)
-        base = x[finite]
-        if base.shape[0] == 0:
-            return total
-        lost = base.new_zeros(base.shape[0])
-        for psi in reversed(self.maps):
-            base, log_det = inverse(psi, base)
-            lost = lost + log_det
-        total[finite] = prior_log_prob(self.prior, base) - lost
-        return total
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
         """``n`` independent draws, (n, d)."""
@@ -123,6 +110,27 @@ class TransportBelief:
         n = self.pool.x.shape[0]
         weights = torch.full((n,), -torch.tensor(float(n)).log().item()).to(self.pool.x)
         return ParticleBelief(self.time, self.pool.x[:, list(coordinates)], weights)
+
+
+def pushed_log_prob(prior: Distribution, maps: tuple[ConvexPotential, ...], x: Points, strict: bool = True) -> Scalars:
+    """Log density of a prior pushed through maps, (n,): minus infinity at infinity, NaN where no inverse is found.
+
+    Raises:
+        FilterError: a map cannot be inverted at some finite point, if ``strict``.
+    """
+    total = x.new_full((len(x),), -torch.inf)
+    finite = torch.isfinite(x).all(-1)
+    base = x[finite]
+    if not len(base):
+        return total
+    lost = base.new_zeros(len(base))
+    for psi in reversed(maps):
+        base, log_det = inverse(psi, base, strict)
+        lost = lost + log_det
+    found = torch.isfinite(base).all(-1)
+    lost[found] = prior_log_prob(prior, base[found]) - lost[found]
+    total[finite] = lost
+    return total
 
 
 def prior_log_prob(prior: Distribution, x: Points) -> Scalars:

@@ -149,7 +149,7 @@ def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[P
     return y, log_prob - log_det(factorised(hessian))
 
 
-def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
+def inverse(psi: ConvexPotential, y: Points, strict: bool = True) -> tuple[Points, Scalars]:
     """The conjugate map grad psi*(y) = argmax_x <x, y> - psi(x), by damped Newton with the exact Hessian.
 
     The line search asks the norm of grad psi(x) - y to fall, which along the Newton direction it does for short
@@ -158,15 +158,21 @@ def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
     Args:
         psi: strictly convex.
         y: targets, (n, d).
+        strict: whether a target that is not reached is an error; else its x is NaN.
 
     Returns:
         x with grad psi(x) = y, (n, d), and log det Hess psi(x), (n,).
 
     Raises:
-        FilterError: no convergence for some target (not finite, or outside the range of the map).
+        FilterError: no convergence for some target (not finite, or outside the range of the map), if ``strict``.
     """
-    if not torch.isfinite(y).all():
-        raise FilterError("cannot invert the transport at points that are NaN or infinite.")
+    finite = torch.isfinite(y).all(-1)
+    if not finite.all():
+        if strict:
+            raise FilterError("cannot invert the transport at points that are NaN or infinite.")
+        x, curvature = torch.full_like(y, torch.nan), y.new_full(y.shape[:1], torch.nan)
+        x[finite], curvature[finite] = inverse(psi, y[finite], strict)
+        return x, curvature
     x = y.clone()
     image, hessian = psi.gradient_and_hessian(x)
     scale = 1 + y.norm(dim=-1)
@@ -179,7 +185,11 @@ def inverse(psi: ConvexPotential, y: Points) -> tuple[Points, Scalars]:
             return x, log_det(factorised(hessian))
         step = torch.cholesky_solve(residual[active].unsqueeze(-1), factorised(hessian[active])).squeeze(-1)
         _line_search(psi, y, (x, image, hessian), active, step)
-    raise FilterError(f"the transport could not be inverted at {active.numel()} of {len(y)} points.")
+    if strict:
+        raise FilterError(f"the transport could not be inverted at {active.numel()} of {len(y)} points.")
+    curvature = log_det(factorised(hessian))
+    x[active], curvature[active] = torch.nan, torch.nan
+    return x, curvature
 
 
 def _line_search(

@@ -93,6 +93,12 @@ class Mover:
     acceptance: dict[str, list[float]] = field(default_factory=dict)
     _step: float = _STEP
 
+    @property
+    def counts(self) -> dict[str, float]:
+        """Sweeps, evaluations and acceptance of every kernel, by name."""
+        acceptance = {f"acceptance_{move}": sum(found) / len(found) for move, found in self.acceptance.items()}
+        return {"sweeps": float(self.most), "evaluations": self.evaluations} | acceptance
+
     def settled(self, u: Points, value: Scalars, target: LogTarget) -> tuple[Points, Scalars]:
         """The particles after sweeps, at least ``sweeps`` and more while they drift.
 

@@ -57,6 +57,11 @@ class StepProblem:
         """The same problem with a better reference: the map that made ``pushed`` of this pool."""
         return replace(self, inverse_jacobian=pushed.inverse_hessian, score=pushed.pool.score)
 
+    def without_control_variate(self) -> StepProblem:
+        """The problem as it is on these particles, sampling noise and all."""
+        none = self.pool.x.new_zeros(*self.pool.x.shape, self.pool.x.shape[1])
+        return replace(self, inverse_jacobian=none, score=torch.zeros_like(self.score))
+
     def subset(self, index: Tensor) -> StepProblem:
         """The problem on some of the particles."""
         pool = Pool(self.pool.x[index], self.pool.log_prob[index], self.pool.score[index])

@@ -7,7 +7,8 @@ E[ |grad phi(x)|^2 / 2 - log det Hess phi(x) ] over particles x of the law; then
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Generator, Size, Tensor
@@ -33,8 +34,9 @@ class PulledBack(Distribution):
     """The law of x for which grad phi_L( ... grad phi_1(x)) is standard normal.
 
     Args:
+        mean: of x, (d,).
+        root: symmetric square root of the covariance of x, (d, d); phi_1 acts on x whitened by both.
         layers: phi_1, ..., phi_L, the one next to x first.
-        whitening: mean and symmetric square root of the covariance of x; phi_1 acts on the whitened x.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}
@@ -45,7 +47,7 @@ class PulledBack(Distribution):
         self.root = root
         self.layers = layers
         self._unroot = torch.linalg.inv(root)
-        self.log_det = -torch.linalg.slogdet(root).logabsdet
+        self.whitening_log_det = -torch.linalg.slogdet(root).logabsdet
         super().__init__(batch_shape=Size(), event_shape=mean.shape, validate_args=False)
 
     @property
@@ -64,19 +66,19 @@ class PulledBack(Distribution):
             u = phi.gradient(u)
         return u
 
-    def restore(self, u: Points) -> Points:
-        """Its inverse, (n, d).
+    def restore(self, u: Points, strict: bool = True) -> Points:
+        """Its inverse, (n, d); unless ``strict``, NaN where a layer cannot be inverted.
 
         Raises:
-            FilterError: a layer cannot be inverted there.
+            FilterError: a layer cannot be inverted there, if ``strict``.
         """
         for phi in reversed(self.layers):
-            u, _ = inverse(phi, u)
+            u, _ = inverse(phi, u, strict)
         return self.centre + u @ self.root
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density at points (n, d), (n,); differentiable."""
-        u, total = self.whitened(value), self.log_det
+        u, total = self.whitened(value), self.whitening_log_det
         for phi in self.layers:
             u, hessian = phi.gradient_and_hessian(u)
             total = total + log_det(factorised(hessian))
@@ -91,7 +93,7 @@ class PulledBack(Distribution):
         """Particles with their log density and score under this law."""
         u = self.whitened(x)
         passed: list[tuple[Points, Tensor]] = []
-        total = self.log_det
+        total = self.whitening_log_det
         for phi in self.layers:
             image, hessian = phi.gradient_and_hessian(u)
             factor = factorised(hessian)
@@ -106,19 +108,6 @@ class PulledBack(Distribution):
         return Pool(x, log_prob, score @ self._unroot)
 
 
-@dataclass(frozen=True, eq=False)
-class Refit:
-    """A law fitted to particles.
-
-    Attributes:
-        law: what was found.
-        ess: effective share of the particles weighted from their own law to this one, in (0, 1].
-    """
-
-    law: PulledBack
-    ess: float
-
-
 def gaussian_law(x: Points) -> PulledBack:
     """The normal law with the mean and covariance of some particles."""
     mean = x.mean(0)
@@ -128,41 +117,56 @@ def gaussian_law(x: Points) -> PulledBack:
     return PulledBack(mean, (vectors * values.sqrt()) @ vectors.mT)
 
 
-def refit(pool: Pool, directions: Points, engine: RidgeEngine, enough: float, most: int, generator: Generator) -> Refit:
-    """A law fitted to a pool, layer upon layer until it is close.
+def fitted_laws(
+    pool: Pool, directions: Points, engine: RidgeEngine, most: int, generator: Generator, controlled: bool = True
+) -> Iterator[PulledBack]:
+    """Laws of one, two, ... layers fitted to a pool, and last the normal law of its moments.
 
     Args:
-        pool: particles, equally weighted, with their log density and score; a constant error of the log density and
-            what comes of it is immaterial.
+        pool: particles, equally weighted, with their log density and score.
         directions: ridge directions to start from, (k, d); may be none.
         engine: fits the layers.
-        enough: effective share of the particles to stop at.
         most: layers.
         generator: the engine's.
+        controlled: whether the scores may take the sampling noise out of the fit. They may not where the density
+            jumps: the control variate integrates by parts and knows nothing of an edge.
     """
     law = gaussian_law(pool.x)
-    best = Refit(law, _agreement(law, pool))
-    white = Pool(law.whitened(pool.x), pool.log_prob - law.log_det, pool.score @ law.root)
-    turned = directions @ law.root
+    white = Pool(law.whitened(pool.x), pool.log_prob - law.whitening_log_det, pool.score @ law.root)
+    turned, normal = directions @ law.root, law
     target = LangevinSDE(Quadratic(torch.zeros_like(law.centre), HALF * torch.eye(law.dim).to(law.centre)))
-    # One layer at least: moments of particles have sampling noise, a fit with scores has none.
-    while len(law.layers) < most and (best.ess < enough or not law.layers):
+    while len(law.layers) < most:
         start = None
         if len(turned):
             unit = turned / turned.norm(dim=1, keepdim=True)
             start = RidgeSpline.identity(Ridges.spanning(white.x, unit, engine.cells))
         problem = StepProblem.start(target, white, torch.zeros_like(white.x), 1 / HALF)
+        solver = engine
+        if not controlled:
+            problem, solver = problem.without_control_variate(), replace(engine, refinements=0)
         try:
-            phi = engine.solve(problem, engine.begin(target, white, start), generator).psi
+            phi = solver.solve(problem, engine.begin(target, white, start), generator).psi
             white = push(phi, white).pool
         except FilterError:
-            # The layers so far are a law all the same, and their agreement says how good.
+            # The layers so far are a law all the same, and how far it agrees will be seen.
             break
         law = PulledBack(law.centre, law.root, (*law.layers, phi))
-        found = Refit(law, _agreement(law, pool))
-        best = found if found.ess > best.ess else best
+        yield law
+    yield normal
+
+
+def refit(pool: Pool, engine: RidgeEngine, enough: float, most: int, generator: Generator) -> PulledBack:
+    """The law nearest to a pool: the first of ``fitted_laws`` with an agreement of ``enough``, or the best of them."""
+    best, best_agreement = gaussian_law(pool.x), -1.0
+    for law in fitted_laws(pool, pool.x[:0], engine, most, generator):
+        found = agreement(law, pool)
+        if found > best_agreement:
+            best, best_agreement = law, found
+        if found >= enough:
+            break
     return best
 
 
-def _agreement(law: PulledBack, pool: Pool) -> float:
+def agreement(law: PulledBack, pool: Pool) -> float:
+    """Effective share of the particles weighted from their own law to this one, in (0, 1]."""
     return effective_sample_size(law.log_prob(pool.x) - pool.log_prob) / len(pool.x)
