@@ -85,4 +85,5 @@ def base_space(belief: TransportBelief, engine: RidgeEngine, layers: int, genera
     """The base space of a belief; where its base law is a prior of the user's, a law is fitted to it first."""
     if isinstance(belief.prior, PulledBack):
         return BaseSpace(belief, belief.prior, exact=True)
-    return BaseSpace(belief, refit(belief.base_pool(), engine, CLOSE, layers, generator), exact=False)
+    pool = belief.base_pool()
+    return BaseSpace(belief, refit(pool, pool.x[:0], engine, CLOSE, layers, generator), exact=False)

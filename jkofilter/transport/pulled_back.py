@@ -155,10 +155,12 @@ def fitted_laws(
     yield normal
 
 
-def refit(pool: Pool, engine: RidgeEngine, enough: float, most: int, generator: Generator) -> PulledBack:
-    """The law nearest to a pool: the first of ``fitted_laws`` with an agreement of ``enough``, or the best of them."""
+def refit(
+    pool: Pool, directions: Points, engine: RidgeEngine, enough: float, most: int, generator: Generator
+) -> PulledBack:
+    """The first of ``fitted_laws`` with an agreement of ``enough``, or the best of them."""
     best, best_agreement = gaussian_law(pool.x), -1.0
-    for law in fitted_laws(pool, pool.x[:0], engine, most, generator):
+    for law in fitted_laws(pool, directions, engine, most, generator):
         found = agreement(law, pool)
         if found > best_agreement:
             best, best_agreement = law, found
