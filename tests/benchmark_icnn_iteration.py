@@ -1,6 +1,7 @@
 """One training iteration of an input-convex network: its Hessian by recursion against d autograd passes.
 
-Run as ``python tests/benchmark_icnn_iteration.py``; it is a timing, not a comparison of filters.
+Run as ``python tests/benchmark_icnn_iteration.py``; it is a timing, not a comparison of filters. On more than one
+thread the engine shares out the batch, and torch the operations of the autograd passes.
 """
 
 from collections.abc import Callable
@@ -10,49 +11,61 @@ import torch
 from torch import Tensor
 
 import jkofilter as jf
-from jkofilter.transport.convex import trainable_log_det
+from jkofilter.transport.convex import Pool, trainable_log_det
+from jkofilter.transport.icnn_engine import loss_and_slopes
+from jkofilter.transport.problem import StepProblem
 
-DIM, BATCH, WIDTHS, REPEATS = 12, 512, (64, 64), 15
+DIM, BATCH, WIDTHS = 12, 512, (64, 64)
+ROUNDS, STRETCH = 7, 6
 
-
-def by_recursion(network: jf.ICNN, x: Tensor) -> tuple[Tensor, Tensor]:
-    return network.gradient_and_hessian(x)
-
-
-def by_autograd(network: jf.ICNN, x: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = x.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf, create_graph=True)
-    rows = [torch.autograd.grad(gradient[:, i].sum(), leaf, create_graph=True)[0] for i in range(x.shape[1])]
-    return gradient, torch.stack(rows, 1)
+Iteration = Callable[[StepProblem, dict[str, Tensor]], dict[str, Tensor]]
 
 
-def iteration(
-    derivatives: Callable[[jf.ICNN, Tensor], tuple[Tensor, Tensor]], parameters: dict[str, Tensor], x: Tensor
-) -> dict[str, Tensor]:
-    """Gradient of a JKO-like loss by every parameter."""
+def by_recursion(problem: StepProblem, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient of a JKO step's objective by every parameter, as the engine finds it."""
+    return loss_and_slopes(problem, leaves)[1]
+
+
+def by_autograd(problem: StepProblem, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same by differentiating the gradient once for every dimension."""
+    network, x = jf.ICNN.from_parameters(leaves), problem.pool.x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    rows = [torch.autograd.grad(gradient[:, i].sum(), x, create_graph=True)[0] for i in range(x.shape[1])]
+    hessian = torch.stack(rows, 1)
+    loss = problem.energies(gradient, hessian, trainable_log_det(hessian)).mean()
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+def measured(threads: int) -> str:
+    """Medians of iterations, stretches of either kind by turns as in training, and how far apart their results are."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64)
+    normal = torch.distributions.MultivariateNormal(torch.zeros(DIM).double(), torch.eye(DIM).double())
+    problem = StepProblem.start(jf.LangevinSDE(jf.DoubleWell(DIM)), Pool(x, normal.log_prob(x), -x), x, 0.1)
+    parameters = jf.ICNN.random(x, WIDTHS, 1, 0.5, generator).parameters()
     leaves = {name: value.clone().requires_grad_(True) for name, value in parameters.items()}
-    y, hessian = derivatives(jf.ICNN.from_parameters(leaves), x)
-    loss = (0.5 * y.square().sum(-1) - trainable_log_det(hessian)).mean()
-    loss.backward()
-    return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    ours, theirs = by_recursion(problem, leaves), by_autograd(problem, leaves)
+    gap = max((ours[name] - theirs[name]).abs().max().item() for name in leaves)
+    seconds: dict[Iteration, list[float]] = {by_recursion: [], by_autograd: []}
+    for _ in range(ROUNDS):
+        for iteration, runs in seconds.items():
+            iteration(problem, leaves)
+            for _ in range(STRETCH):
+                start = perf_counter()
+                iteration(problem, leaves)
+                runs.append(perf_counter() - start)
+    fast, slow = (sorted(runs)[len(runs) // 2] for runs in seconds.values())
+    return (
+        f"{threads} thread(s): recursion {1e3 * fast:.1f} ms, {DIM} autograd passes {1e3 * slow:.1f} ms, "
+        f"ratio {slow / fast:.1f}; gradients differ by at most {gap:.1e}"
+    )
 
 
 def main() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64)
-    parameters = jf.ICNN.random(x, WIDTHS, 1, 0.5, generator).parameters()
-    ours, theirs = iteration(by_recursion, parameters, x), iteration(by_autograd, parameters, x)
-    gap = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
-    seconds = {by_recursion: [], by_autograd: []}
-    for _ in range(REPEATS):
-        for derivatives, runs in seconds.items():
-            start = perf_counter()
-            iteration(derivatives, parameters, x)
-            runs.append(perf_counter() - start)
-    fast, slow = (sorted(runs)[REPEATS // 2] for runs in seconds.values())
-    print(f"d = {DIM}, batch {BATCH}, widths {WIDTHS}, {torch.get_num_threads()} threads, medians of {REPEATS}")
-    print(f"recursion {1e3 * fast:.1f} ms, {DIM} autograd passes {1e3 * slow:.1f} ms, ratio {slow / fast:.1f}")
-    print(f"largest difference of a parameter's gradient: {gap:.1e}")
+    print(f"d = {DIM}, batch {BATCH}, widths {WIDTHS}, medians of {ROUNDS * STRETCH}")
+    for threads in range(1, torch.get_num_threads() + 1):
+        print(measured(threads))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from jkofilter.numerics.threads import BLOCK
 from jkofilter.transport import icnn_jacobians as ij
 from jkofilter.transport.convex import trainable_log_det
 from jkofilter.transport.icnn import ICNN
 
 SHAPES = [(1, (5,), 1), (2, (7, 6), 2), (3, (4, 9, 5), 3), (5, (1, 2, 3, 4), 1), (12, (64, 64), 1)]
-POINTS = 2 * ij.BLOCK + 7
+POINTS = 2 * BLOCK + 7
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:

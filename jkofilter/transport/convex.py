@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import FilterError
+from jkofilter.numerics.threads import blocks, in_threads
 
 _INVERSE_TOLERANCE = 1e-10
 _INVERSE_STEPS = 100
@@ -92,15 +93,15 @@ class _LogDet(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hessian: Tensor) -> Tensor:  # noqa: D102
-        factor, info = torch.linalg.cholesky_ex(hessian)
-        ctx.save_for_backward(factor)
-        return torch.where(info == 0, log_det(factor), -math.inf)
+        found = in_threads(lambda block: torch.linalg.cholesky_ex(hessian[block]), blocks(hessian))
+        ctx.factors = [factor for factor, _ in found]
+        return torch.cat([torch.where(info == 0, log_det(factor), -math.inf) for factor, info in found])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_log_det: Tensor) -> Tensor:  # noqa: D102
-        (factor,) = ctx.saved_tensors
-        return to_log_det[:, None, None] * torch.cholesky_inverse(factor)
+        parts = list(zip(to_log_det.split([len(factor) for factor in ctx.factors]), ctx.factors, strict=True))
+        return torch.cat(in_threads(lambda part: part[0][:, None, None] * torch.cholesky_inverse(part[1]), parts))
 
 
 def trainable_log_det(hessian: Float[Tensor, "n d d"]) -> Scalars:

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus as torch_softplus
 
 from jkofilter._typing import Points
+from jkofilter.numerics.threads import blocks, in_threads
 from jkofilter.transport.icnn_jacobians import Adjoints, Bending, Weights, jacobian_adjoints, jacobians
 
 CHUNK = 2**22
@@ -98,28 +99,61 @@ def _through_layers(
     return weights.pull_back(to_u, to_projected) if to_points else None, (linear, to_u.sum(0), skip, *hidden)
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some of the points, and what the reverse pass needs of them."""
+
+    block: slice
+    x: Points
+    trace: _Trace
+    jacobian: Tensor
+
+
+def _forward(part: slice, x: Points, weights: Weights) -> tuple[_Part, Points, Float[Tensor, "n d d"]]:
+    trace = _trace(x, weights)
+    jacobian, hessian = jacobians(weights, trace.bending)
+    hessian.flatten(1).addmm_(trace.pull, weights.outer)
+    gradient = weights.pull_back(trace.pull, trace.pull.unsqueeze(-1) * trace.projected)
+    return _Part(part, x, trace, jacobian), gradient, hessian
+
+
+def _backward(
+    part: _Part, weights: Weights, to_gradient: Points, to_hessian: Float[Tensor, "n d d"], to_points: bool
+) -> tuple[Points | None, tuple[Tensor, ...]]:
+    """Adjoints of the points, and of A, b, B, a, W_2, ..."""
+    symmetric = 0.5 * (to_hessian + to_hessian.mT)
+    adjoints, output = _through_outputs(weights, part.trace, part.jacobian, to_gradient, symmetric)
+    to_x, (linear, bias, skip, *hidden) = _through_layers(part.x, weights, part.trace, adjoints, to_points)
+    return to_x, (linear, bias, skip, output, *hidden)
+
+
 class _Derivatives(torch.autograd.Function):
-    """(x, A, b, B, a, W_2, ...) -> gradient, Hessian."""
+    """(x, A, b, B, a, W_2, ...) -> gradient, Hessian.
+
+    Blocks do not depend on the number of threads, so neither do the sums over them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Points, *fields: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        weights = _weights(fields)
-        trace = _trace(x, weights)
-        jacobian, hessian = jacobians(weights, trace.bending)
-        hessian.flatten(1).addmm_(trace.pull, weights.outer)
+        weights, points = _weights([field.detach() for field in fields]), x.detach()
+        found = in_threads(lambda block: _forward(block, points[block], weights), blocks(x))
         ctx.save_for_backward(x, *fields)
-        ctx.passed = trace, jacobian
-        return weights.pull_back(trace.pull, trace.pull.unsqueeze(-1) * trace.projected), hessian
+        ctx.parts = [part for part, _, _ in found]
+        return torch.cat([gradient for _, gradient, _ in found]), torch.cat([hessian for _, _, hessian in found])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_gradient: Tensor, to_hessian: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, *fields = ctx.saved_tensors
-        weights, (trace, jacobian) = _weights(fields), ctx.passed
-        symmetric = 0.5 * (to_hessian + to_hessian.mT)
-        adjoints, output = _through_outputs(weights, trace, jacobian, to_gradient, symmetric)
-        to_x, (linear, bias, skip, *hidden) = _through_layers(x, weights, trace, adjoints, ctx.needs_input_grad[0])
-        return to_x, linear, bias, skip, output, *hidden
+        _, *fields = ctx.saved_tensors
+        weights, wanted = _weights([field.detach() for field in fields]), ctx.needs_input_grad[0]
+
+        def work(part: _Part) -> tuple[Points | None, tuple[Tensor, ...]]:
+            return _backward(part, weights, to_gradient[part.block], to_hessian[part.block], wanted)
+
+        found = in_threads(work, ctx.parts)
+        to_points = [to_x for to_x, _ in found if to_x is not None]
+        totals = [torch.stack(parts).sum(0) for parts in zip(*(to_fields for _, to_fields in found), strict=True)]
+        return torch.cat(to_points) if wanted else None, *totals
 
 
 def _weights(fields: Sequence[Tensor]) -> Weights:

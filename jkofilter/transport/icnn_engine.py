@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.threads import blocks, in_threads
 from jkofilter.transport.convex import ConvexPotential, Pool, trainable_log_det
 from jkofilter.transport.engines import RidgeEngine, Solved
 from jkofilter.transport.icnn import ICNN, Layer
@@ -119,11 +121,11 @@ class ICNNEngine:
             optimiser.param_groups[0]["lr"] = self.learning_rate * (
                 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / budget))
             )
-            optimiser.zero_grad()
-            loss = _loss(problem.subset(index), ICNN.from_parameters(leaves))
-            if not torch.isfinite(loss):
+            loss, slopes = loss_and_slopes(problem.subset(index), leaves)
+            if not math.isfinite(loss):
                 break
-            loss.backward()
+            for name, leaf in leaves.items():
+                leaf.grad = slopes[name]
             optimiser.step()
             if iteration % CHECK == 0 or iteration == budget:
                 trained = ICNN.from_parameters({name: value.detach().clone() for name, value in leaves.items()})
@@ -139,6 +141,25 @@ class ICNNEngine:
 def _loss(problem: StepProblem, network: ICNN) -> Tensor:
     y, hessian = network.gradient_and_hessian(problem.pool.x)
     return problem.energies(y, hessian, trainable_log_det(hessian)).mean()
+
+
+def loss_and_slopes(problem: StepProblem, leaves: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+    """The mean energy over the problem's particles, and its gradient by every parameter.
+
+    Args:
+        problem: a batch of it.
+        leaves: the network's parameters, which require gradients.
+    """
+    n, tensors = len(problem.centre), list(leaves.values())
+
+    def work(block: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+        part = problem.subset(block)
+        loss = _loss(part, ICNN.from_parameters(leaves)) * (len(part.centre) / n)
+        return loss.detach(), torch.autograd.grad(loss, tensors)
+
+    found = in_threads(work, blocks(problem.centre))
+    slopes = [torch.stack(parts).sum(0) for parts in zip(*(slope for _, slope in found), strict=True)]
+    return sum(loss.item() for loss, _ in found), dict(zip(leaves, slopes, strict=True))
 
 
 def _validation(problem: StepProblem, network: ICNN) -> float:

@@ -11,11 +11,8 @@ are array expressions. The units of all layers lie side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +21,6 @@ from torch import Tensor
 
 from jkofilter._typing import Array, Points
 from jkofilter.transport.icnn_kernels import add_adjoints, fill_jacobians
-
-Result = TypeVar("Result")
-
-BLOCK = 64
-"""Points of a compiled call: enough to pay for it, few enough to share out evenly among threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +168,7 @@ def _compiled_jacobians(weights: Weights, bending: Bending) -> tuple[Tensor, Ten
     shared = [_array(part) for part in (weights.linear.mT, weights.skip.permute(1, 2, 0), hidden)]
     shared.append(_array(torch.tensor(weights.edges)))
     points = [_array(part) for part in (bending.slope, bending.projected.mT, bending.pull, jacobian, curvature)]
-    _in_blocks(lambda block: fill_jacobians(*shared, *(part[block] for part in points)), n)
+    fill_jacobians(*shared, *points)
     return jacobian, curvature
 
 
@@ -184,29 +176,11 @@ def _compiled_adjoints(weights: Weights, bending: Bending, jacobian: Tensor, to_
     skip, hidden = _array(weights.skip.permute(1, 2, 0)), _array(_flat(list(weights.hidden), jacobian))
     edges = _array(torch.tensor(weights.edges))
     units = [_array(part) for part in (bending.slope, bending.projected.mT, bending.pull)]
-    points = [*units, _array(jacobian), _array(to_curvature)]
-    to_units = [np.zeros_like(part) for part in units]
-
-    def work(block: slice) -> tuple[Array, Array, Array]:
-        sums = (np.zeros(jacobian.shape[1:], skip.dtype), np.zeros_like(skip), np.zeros_like(hidden))
-        inputs, ends = (part[block] for part in points), tuple(part[block] for part in to_units)
-        add_adjoints(*(skip, hidden, edges, *inputs, sums, ends))
-        return sums
-
-    # Blocks do not depend on the number of threads, so sums do not either.
-    totals = (np.sum(parts, axis=0) for parts in zip(*_in_blocks(work, len(jacobian)), strict=True))
-    linear, to_skip, to_hidden = (torch.from_numpy(total) for total in totals)
+    sums = (np.zeros(jacobian.shape[1:], skip.dtype), np.zeros_like(skip), np.zeros_like(hidden))
+    to_units = tuple(np.zeros_like(part) for part in units)
+    add_adjoints(*(skip, hidden, edges, *units, _array(jacobian), _array(to_curvature), sums, to_units))
+    linear, to_skip, to_hidden = (torch.from_numpy(total) for total in sums)
     matrices = to_hidden.split([matrix.numel() for matrix in weights.hidden])
     shaped = [part.view_as(matrix) for part, matrix in zip(matrices, weights.hidden, strict=True)]
     to_slope, to_projected, to_pull = (torch.from_numpy(part) for part in to_units)
     return Adjoints(linear.mT, to_skip.permute(2, 0, 1), shaped, to_slope, to_projected.mT, to_pull)
-
-
-def _in_blocks(work: Callable[[slice], Result], n: int) -> list[Result]:
-    """Results of ``work`` on blocks of points, on as many threads as torch would use."""
-    blocks = [slice(start, min(start + BLOCK, n)) for start in range(0, max(n, 1), BLOCK)]
-    workers = min(torch.get_num_threads(), len(blocks))
-    if workers <= 1:
-        return [work(block) for block in blocks]
-    with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(work, blocks))

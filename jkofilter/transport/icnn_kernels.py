@@ -14,7 +14,6 @@ from numba import njit
 
 _FLAGS = {"contract", "reassoc"}
 """Sums may be reordered and fused into products; NaN and infinity keep their meaning."""
-_ROWS = 16
 
 
 @njit(cache=True, nogil=True, fastmath=_FLAGS)
@@ -141,26 +140,28 @@ def _inner(space, rows, slope, low, mid):  # type: ignore[no-untyped-def]
 def _add_product(out, to, a, b):  # type: ignore[no-untyped-def]
     """out[:, to:] += a b, for ``a`` of any strides.
 
-    Two rows of ``a`` by four of ``b`` at a time keep the products ahead of the loads, and rows of ``out`` go in blocks
-    that stay in the nearest cache.
+    Four rows of ``a`` by four of ``b`` at a time: sixteen products for twelve loads and stores, which keeps the
+    arithmetic busy while a few rows of ``out`` stay in the nearest cache.
     """
     m, depth, width = out.shape[0], b.shape[0], b.shape[1]
-    fours = depth - depth % 4
-    for start in range(0, m, _ROWS):
-        stop = min(start + _ROWS, m)
-        pairs = stop - (stop - start) % 2
-        for k in range(0, fours, 4):
-            for i in range(start, pairs, 2):
-                first, second = out[i, to : to + width], out[i + 1, to : to + width]
-                a0, a1, a2, a3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-                c0, c1, c2, c3 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
-                for j in range(width):
-                    b0, b1, b2, b3 = b[k, j], b[k + 1, j], b[k + 2, j], b[k + 3, j]
-                    first[j] += a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3
-                    second[j] += c0 * b0 + c1 * b1 + c2 * b2 + c3 * b3
-        for i in range(start, stop):
-            row = out[i, to : to + width]
-            for k in range(0 if i >= pairs else fours, depth):
-                factor = a[i, k]
-                for j in range(width):
-                    row[j] += factor * b[k, j]
+    whole_rows, whole_depth = m - m % 4, depth - depth % 4
+    for i in range(0, whole_rows, 4):
+        out0, out1 = out[i, to : to + width], out[i + 1, to : to + width]
+        out2, out3 = out[i + 2, to : to + width], out[i + 3, to : to + width]
+        for k in range(0, whole_depth, 4):
+            p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            q0, q1, q2, q3 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
+            r0, r1, r2, r3 = a[i + 2, k], a[i + 2, k + 1], a[i + 2, k + 2], a[i + 2, k + 3]
+            s0, s1, s2, s3 = a[i + 3, k], a[i + 3, k + 1], a[i + 3, k + 2], a[i + 3, k + 3]
+            for j in range(width):
+                b0, b1, b2, b3 = b[k, j], b[k + 1, j], b[k + 2, j], b[k + 3, j]
+                out0[j] += p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                out1[j] += q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                out2[j] += r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
+                out3[j] += s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
+    for i in range(m):
+        row = out[i, to : to + width]
+        for k in range(whole_depth if i < whole_rows else 0, depth):
+            factor = a[i, k]
+            for j in range(width):
+                row[j] += factor * b[k, j]

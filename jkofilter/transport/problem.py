@@ -62,7 +62,7 @@ class StepProblem:
         none = self.pool.x.new_zeros(*self.pool.x.shape, self.pool.x.shape[1])
         return replace(self, inverse_jacobian=none, score=torch.zeros_like(self.score))
 
-    def subset(self, index: Tensor) -> StepProblem:
+    def subset(self, index: Tensor | slice) -> StepProblem:
         """The problem on some of the particles."""
         pool = Pool(self.pool.x[index], self.pool.log_prob[index], self.pool.score[index])
         jacobian = None if self.inverse_jacobian is None else self.inverse_jacobian[index]
