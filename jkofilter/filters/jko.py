@@ -156,7 +156,7 @@ class JKOFilter(Runnable):
         start = clock.perf_counter()
         stepper = Stepper(self.model.sde, engine_of(self.transport), cast(TransportScheme, self.scheme))
         try:
-            carried = carry(stepper, now.pool, duration, self.step, None, generator)
+            carried = carry(stepper, now.pool, duration, self.step, None, generator, now.time)
         except FilterError as error:
             if self.on_failure == "raise":
                 raise FilterError(f"predicting from time {now.time:g}: {error}") from error
@@ -236,9 +236,10 @@ class JKOFilter(Runnable):
         try:
             density, stats = flow(_density(now), duration, self._slopes, float(self.model.sde.beta), settings)
         except FilterError as error:
+            message = f"predicting from time {now.time:g}: {error}"
             if self.on_failure == "raise":
-                raise
-            return now, StepInfo(status=str(error), seconds=clock.perf_counter() - start)
+                raise FilterError(message) from error
+            return now, StepInfo(status=message, seconds=clock.perf_counter() - start)
         after = self._belief(density, now.time + duration, now.log_evidence)
         return after, StepInfo(seconds=clock.perf_counter() - start, details=_details(stats))
 
