@@ -57,9 +57,9 @@ class JKOFilter(Runnable):
     """Filter of a hidden Langevin diffusion whose belief is a density, in any dimension.
 
     In one dimension ("quantile") monotone maps of the line carry nodes and masses, and Bayes multiplies masses. In
-    more ("ridge", "icnn") Brenier maps carry a pool of particles with their density; readings are taken in by tempered
-    sequential Monte Carlo in the base space of the maps, and a law fitted to the posterior keeps the cost of every
-    reading the same.
+    more ("ridge", "icnn", "soft-maximum") Brenier maps carry a pool of particles with their density; readings are taken
+    in by tempered sequential Monte Carlo in the base space of the maps, and a law fitted to the posterior keeps the
+    cost of every reading the same.
 
     Attributes:
         model: what is tracked.
@@ -67,8 +67,9 @@ class JKOFilter(Runnable):
             one fails.
         scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable, "quantile" only), "bdf2" (second
             order), or "implicit-euler" (the classical JKO step).
-        transport: "quantile", "ridge", "icnn", or an engine with settings of its own; "auto" is "quantile" in one
-            dimension and "ridge" in more.
+        transport: "quantile", "ridge" (convex ridge splines), "icnn" (input-convex networks), "soft-maximum" (soft
+            maxima of quadratics, for potentials of several modes), or an engine with settings of its own; "auto" is
+            "quantile" in one dimension and "ridge" in more.
         nodes: how many nodes carry the density ("quantile").
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
             after sharp readings; None takes steps of ``step`` throughout. For "quantile"; the others take fixed steps.
@@ -83,7 +84,7 @@ class JKOFilter(Runnable):
     model: StateSpaceModel
     step: float = 0.05
     scheme: Scheme = "sdirk2"
-    transport: Literal["auto", "quantile", "ridge", "icnn"] | Engine = "auto"
+    transport: Literal["auto", "quantile", "ridge", "icnn", "soft-maximum"] | Engine = "auto"
     nodes: int = 400
     tolerance: float | None = 3e-4
     pool: int = 4096
@@ -113,9 +114,10 @@ class JKOFilter(Runnable):
         return self.transport == "quantile" or (self.transport == "auto" and self.model.dim == 1)
 
     def _check_transport(self) -> None:
-        if isinstance(self.transport, str) and self.transport not in ("auto", "ridge", "icnn"):
+        if isinstance(self.transport, str) and self.transport not in ("auto", "ridge", "icnn", "soft-maximum"):
             raise InputError(
-                f"transport must be 'auto', 'quantile', 'ridge', 'icnn' or an engine, got {self.transport!r}."
+                "transport must be 'auto', 'quantile', 'ridge', 'icnn', 'soft-maximum' or an engine, got "
+                f"{self.transport!r}."
             )
         if self.scheme not in TRANSPORT_SCHEMES:
             raise InputError(
