@@ -37,11 +37,11 @@ def test_soft_maxima_relax_to_a_mixture_and_take_in_a_reading() -> None:
     assert after.mean[0].item() == pytest.approx(right - (1 - right) / 3, abs=0.1)
 
 
-@pytest.mark.parametrize("d", [1, 2])
-def test_a_failed_prediction_names_the_time_of_the_belief(d: int) -> None:
+@pytest.mark.parametrize(("d", "settings"), [(1, {}), (2, {"pool": 64})], ids=["quantile", "ridge"])
+def test_a_failed_prediction_names_the_time_of_the_belief(d: int, settings: dict[str, int]) -> None:
     # No step that is tried is short enough against this curvature.
     wild = jf.Potential(lambda x: -1e9 * x.square().sum(-1), d)
-    filter = jf.JKOFilter(model(d, wild), step=0.5, scheme="implicit-euler", pool=64 if d > 1 else 4096)
+    filter = jf.JKOFilter(model(d, wild), step=0.5, scheme="implicit-euler", **settings)  # type: ignore[arg-type]
     belief = replace(filter.init(gen()), time=2.0)
     with pytest.raises(jf.FilterError, match=r"^predicting from time 2: ") as caught:
         filter.predict(belief, 0.5, gen())

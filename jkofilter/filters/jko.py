@@ -70,15 +70,15 @@ class JKOFilter(Runnable):
         transport: "quantile", "ridge" (convex ridge splines), "icnn" (input-convex networks), "soft-maximum" (soft
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own; "auto" is
             "quantile" in one dimension and "ridge" in more.
-        nodes: how many nodes carry the density ("quantile").
+        nodes: how many nodes carry the density ("quantile" only).
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
-            after sharp readings; None takes steps of ``step`` throughout. For "quantile"; the others take fixed steps.
+            after sharp readings; None takes steps of ``step`` throughout. "quantile" only; the others take fixed steps.
         pool: how many particles carry the density (not "quantile").
         assimilation: how readings are taken in (not "quantile").
         on_failure: "raise" a FilterError when a step fails, or "report" it in StepInfo.status and keep the belief.
 
     Raises:
-        InputError: a setting cannot be used.
+        InputError: a setting cannot be used, or is another transport's and not at its default.
     """
 
     model: StateSpaceModel
@@ -108,6 +108,16 @@ class JKOFilter(Runnable):
             raise InputError(f"tolerance must be positive, or None for fixed steps, got {self.tolerance!r}.")
         if self.on_failure not in ("raise", "report"):
             raise InputError(f"on_failure must be 'raise' or 'report', got {self.on_failure!r}.")
+        self._refuse_settings_without_effect()
+
+    def _refuse_settings_without_effect(self) -> None:
+        if self._on_the_line:
+            unused, why = ("pool", "assimilation"), "it is for the transports of particles, such as 'ridge'"
+        else:
+            unused, why = ("nodes", "tolerance"), "it is for the quantile transport of one dimension"
+        for name in unused:
+            if getattr(self, name) != getattr(JKOFilter, name):
+                raise InputError(f"{name} has no effect here and must be left at its default: {why}.")
 
     @property
     def _on_the_line(self) -> bool:
