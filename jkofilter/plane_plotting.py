@@ -51,10 +51,15 @@ def posterior_panels(
         labels: axis labels.
 
     Raises:
-        InputError: no beliefs, or of another dimension than 2.
+        InputError: no beliefs, or of another dimension than 2, or a path that does not go with the readings.
     """
     if not beliefs or any(belief.dim != 2 for belief in beliefs):
         raise InputError("beliefs must hold at least one belief, all of dimension 2.")
+    if path is not None and (series is None or path.shape != (len(series.times), 2)):
+        raise InputError(
+            f"path must hold the true states at the readings of series, (m, 2), got {tuple(path.shape)} with "
+            f"{'no series' if series is None else f'{len(series.times)} readings'}."
+        )
     count = min(len(beliefs), PANELS)
     shown = [beliefs[round(k)] for k in np.linspace(0, len(beliefs) - 1, count)]
     x, y = _sides(shown, path, model)
@@ -118,7 +123,7 @@ def _reading_of(belief: Belief, series: ObservationSeries) -> int | None:
 
 
 def _reading(axis: Axes, model: StateSpaceModel, y: Tensor, cells: tuple[Array, Array, Tensor]) -> None:
-    """What one reading says; nothing where it is missing."""
+    """What one reading says; nothing where it is missing, or impossible from all over the panel."""
     x_side, y_side, points = cells
     if torch.isnan(y).all():
         return
@@ -126,6 +131,8 @@ def _reading(axis: Axes, model: StateSpaceModel, y: Tensor, cells: tuple[Array, 
         _line_and_arc(axis, model.observation, y, float(np.hypot(np.ptp(x_side), np.ptp(y_side))))
         return
     value = _array(model.log_likelihood(y.to(points), points)).reshape(x_side.size, y_side.size)
+    if not np.isfinite(value.max()):
+        return
     levels = [value.max() - 0.5 * deviation**2 for deviation in DEVIATIONS]
     axis.contour(x_side, y_side, value.T, levels=levels, colors=ORANGE, linewidths=1.6, linestyles=["--", "-"])
     axis.plot([], [], color=ORANGE, lw=1.6, label="reading (likelihood at 1 and 2 deviations)")
