@@ -26,8 +26,8 @@ from jkofilter.filters.base import (
     checked_reading,
     log_likelihood_without_nan,
     occasion,
-    require_finite_potential,
 )
+from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.assimilation import UpdateSettings, assimilate
@@ -148,7 +148,7 @@ class JKOFilter(Runnable):
         if self._on_the_line:
             return self._init_on_the_line()
         x = prior_draws(self.model.prior, self.pool, generator)
-        require_finite_potential(self.model, x)
+        require_finite_potential(self.model.sde, x)
         return TransportBelief(0.0, self.model.prior, (), prior_pool(self.model.prior, x), x)
 
     def predict(
@@ -230,7 +230,7 @@ class JKOFilter(Runnable):
                 "normalised prior without such sharp edges, singularities or long tails."
             )
         core = density.x[density.log_density > density.log_density.max() - PRIOR_CORE]
-        require_finite_potential(self.model, self._points(core))
+        require_finite_potential(self.model.sde, self._points(core))
         return self._belief(density, 0.0, 0.0)
 
     def _predict_on_the_line(self, belief: Belief, duration: float) -> tuple[QuantileBelief, StepInfo]:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import sample_prior
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
@@ -88,7 +88,7 @@ def solve_jko(
     check_pool(pool, sde.dim)
     draws = prior_draws(law, pool, torch.Generator().manual_seed(seed))
     base = prior_pool(law, draws)
-    _check_potential(sde, base)
+    require_finite_potential(sde, base.x)
     generator = torch.Generator(device=draws.device).manual_seed(seed)
     now = base if past is None else pushed_through(past.maps, base)
     start = 0.0 if past is None else past.times[-1]
@@ -166,14 +166,6 @@ def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
             f"prior must have event_shape ({sde.dim},) and no batch to match the potential, got event_shape "
             f"{tuple(prior.event_shape)} and batch_shape {tuple(prior.batch_shape)}."
         )
-
-
-def _check_potential(sde: LangevinSDE, base: Pool) -> None:
-    value, gradient = sde.potential(base.x), sde.potential.gradient(base.x)
-    if value.shape != base.log_prob.shape or gradient.shape != base.x.shape:
-        raise InputError(f"potential must give values (n,) and gradients (n, d), got {tuple(value.shape)}.")
-    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
-        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")
 
 
 def prior_draws(prior: Distribution, n: int, generator: Generator) -> Tensor:
