@@ -20,6 +20,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.range_bearing import RangeBearing
 from jkofilter.models.series import ObservationSeries
 from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.numerics.arrays import as_array
 from jkofilter.plotting import COLOURS, DEFAULT_LABELS, DPI, FONT, ORANGE, Labels
 
 PANELS = 6
@@ -65,10 +66,10 @@ def posterior_panels(
     x, y = _sides(shown, path, model)
     points = torch.as_tensor(np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)).to(shown[0].mean)
     shape = (x.size, y.size)
-    densities = [_array(belief.log_prob(points).exp()).reshape(shape) for belief in shown]
+    densities = [as_array(belief.log_prob(points).exp()).reshape(shape) for belief in shown]
     # One narrow law would bleach all others.
     top = min(max(d.max() for d in densities), 2 * float(np.median([d.max() for d in densities])))
-    energy = _array(model.sde.potential(points)).reshape(shape) * float(model.sde.beta)
+    energy = as_array(model.sde.potential(points)).reshape(shape) * float(model.sde.beta)
     rows, columns = math.ceil(count / COLUMNS), min(count, COLUMNS)
     height = 3.3 * min(max(float(np.ptp(y) / np.ptp(x)), 0.4), 2.0)
     figure = Figure(figsize=(3.5 * columns + 0.9, (height + 0.35) * rows + 1.1), dpi=DPI, layout="constrained")
@@ -130,7 +131,7 @@ def _reading(axis: Axes, model: StateSpaceModel, y: Tensor, cells: tuple[Array, 
     if isinstance(model.observation, RangeBearing):
         _line_and_arc(axis, model.observation, y, float(np.hypot(np.ptp(x_side), np.ptp(y_side))))
         return
-    value = _array(model.log_likelihood(y.to(points), points)).reshape(x_side.size, y_side.size)
+    value = as_array(model.log_likelihood(y.to(points), points)).reshape(x_side.size, y_side.size)
     if not np.isfinite(value.max()):
         return
     levels = [value.max() - 0.5 * deviation**2 for deviation in DEVIATIONS]
@@ -155,7 +156,3 @@ def _line_and_arc(axis: Axes, sensor: RangeBearing, y: Tensor, reach: float) -> 
         arc.set(color=COLOURS[3], lw=1.8, path_effects=_OUTLINE)
         axis.add_patch(arc)
         axis.plot([], [], color=COLOURS[3], lw=1.8, label="range read, to 2 deviations of the bearing")
-
-
-def _array(value: Tensor) -> Array:
-    return np.asarray(value.detach().cpu().double().numpy())

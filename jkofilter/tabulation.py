@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from scipy.special import logsumexp
-from torch import Tensor
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.errors import InputError
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
 from jkofilter.numerics.grids import Axis, Grid
 
@@ -67,11 +66,6 @@ def tabulated_belief(
     first, second = grid.axes
     low, high = (first.low, second.low), (first.high, second.high)
     return GridBelief2D(time, low, high, values, log_evidence, closed), total
-
-
-def as_array(value: Tensor) -> Array:
-    """A tensor in NumPy, float64."""
-    return np.asarray(value.detach().cpu().double().numpy())
 
 
 def _location(model: StateSpaceModel) -> list[tuple[float, float]]:

@@ -29,6 +29,7 @@ from jkofilter.filters.base import (
 )
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.assimilation import UpdateSettings, assimilate
 from jkofilter.transport.belief import TransportBelief, prior_pool
@@ -270,7 +271,7 @@ class JKOFilter(Runnable):
         prior = before.evaluator()
 
         def log_posterior(x: Array) -> Array:
-            return prior(x) + _array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
+            return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
 
         try:
             # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
@@ -300,26 +301,22 @@ class JKOFilter(Runnable):
             value[inside] = prior.log_prob(points[inside])
         if torch.isnan(value).any():
             raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
-        return _array(value)
+        return as_array(value)
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
 
     def _slopes(self, x: Array) -> tuple[Array, Array]:
         points, potential = self._points(x), self.model.sde.potential
-        return _array(potential.gradient(points))[:, 0], _array(potential.hessian(points))[:, 0, 0]
+        return as_array(potential.gradient(points))[:, 0], as_array(potential.hessian(points))[:, 0, 0]
 
     def _belief(self, density: QuantileDensity, time: float, log_evidence: float) -> QuantileBelief:
         nodes, log_density = self._points(density.x)[:, 0], self._points(density.log_density)[:, 0]
         return QuantileBelief(time, nodes, log_density, log_evidence)
 
 
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
-
-
 def _density(belief: QuantileBelief) -> QuantileDensity:
-    return QuantileDensity(_array(belief.nodes), _array(belief.log_density))
+    return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
 
 
 def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:
