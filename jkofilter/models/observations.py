@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, require_spd
+from jkofilter.numerics.draws import standard_normal
 
 
 @runtime_checkable
@@ -29,10 +30,6 @@ class ObservationModel(Protocol):
     def sample(self, x: Points, generator: Generator) -> Readings:
         """One reading for every point."""
         ...
-
-
-def _normal(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
@@ -107,7 +104,7 @@ class NonlinearGaussian:
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""
         mean = self.predict(x)
-        return mean + _normal(mean.shape, mean, generator) @ torch.linalg.cholesky(self.covariance).to(mean).mT
+        return mean + standard_normal(mean, generator) @ torch.linalg.cholesky(self.covariance).to(mean).mT
 
 
 class LinearGaussian(NonlinearGaussian):
@@ -169,7 +166,7 @@ class StudentT:
         mean = self.function(x)
         shape = torch.full_like(mean, self.degrees_of_freedom / 2)
         chi_square = 2 * torch._standard_gamma(shape, generator=generator)
-        noise = _normal(mean.shape, mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
+        noise = standard_normal(mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
         return mean + self.scale.to(mean) * noise
 
 
@@ -217,4 +214,4 @@ class StochasticVolatility:
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """exp(x / 2) times standard normals."""
-        return torch.exp(0.5 * x) * _normal(x.shape, x, generator)
+        return torch.exp(0.5 * x) * standard_normal(x, generator)
