@@ -110,7 +110,7 @@ class EnsembleKalmanFilter(Runnable):
         # Perturbations with a mean of exactly zero leave the ensemble mean at the Kalman update of the mean.
         perturbations = (draws - draws.mean(0)) @ safe_cholesky(noise)[0].mT
         x = x + (target + perturbations - foreseen) @ gain
-        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance)
+        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance).item()
         after = self._belief(now.time, x, now.log_evidence + increment)
         details = {"jitter": jitter} if jitter else {}
         return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, details=details)

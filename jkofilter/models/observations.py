@@ -13,6 +13,7 @@ from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, require_spd
 from jkofilter.numerics.draws import standard_normal
+from jkofilter.numerics.linalg import gaussian_log_density
 
 
 @runtime_checkable
@@ -47,18 +48,11 @@ def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
     return y.to(output)
 
 
-def gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def gaussian_log_likelihood(y: Reading, mean: Readings, covariance: Tensor) -> Scalars:
     """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
     present = ~torch.isnan(y)
-    residual = y[present] - mean[:, present]
-    covariance = covariance.to(residual)[present][:, present]
-    if residual.shape[1] == 1:
-        variance = covariance[0, 0]
-        return -0.5 * (residual[:, 0].square() / variance + torch.log(2 * math.pi * variance))
-    cholesky = torch.linalg.cholesky(covariance)
-    whitened = torch.linalg.solve_triangular(cholesky, residual.mT, upper=False)
-    log_det = 2 * torch.log(torch.diagonal(cholesky)).sum()
-    return -0.5 * (whitened.square().sum(0) + log_det + residual.shape[1] * math.log(2 * math.pi))
+    residuals = y[present] - mean[:, present]
+    return gaussian_log_density(residuals, covariance.to(residuals)[present][:, present])
 
 
 class NonlinearGaussian:
@@ -99,7 +93,7 @@ class NonlinearGaussian:
         """
         if y.shape != (self.dim,):
             raise InputError(f"y must hold {self.dim} components for this observation model, got {tuple(y.shape)}.")
-        return gaussian_log_density(y.to(x), self.predict(x), self.covariance)
+        return gaussian_log_likelihood(y.to(x), self.predict(x), self.covariance)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""
