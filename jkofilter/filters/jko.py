@@ -28,7 +28,7 @@ from jkofilter.filters.base import (
     occasion,
 )
 from jkofilter.models.sde import require_finite_potential
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, prior_support, sample_prior
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.assimilation import UpdateSettings, assimilate
@@ -286,19 +286,9 @@ class JKOFilter(Runnable):
 
     def _log_prior(self, x: Array) -> Array:
         """Log density of the prior, minus infinity outside its support."""
-        prior, points = self.model.prior, self._points(x)
-        # NotImplementedError is how torch says that a distribution has none.
-        try:
-            support = prior.support
-        except NotImplementedError:
-            support = None
-        if support is None:
+        if prior_support(self.model.prior) is None:
             raise InputError("prior must have a support; set that property of the distribution.")
-        # constraints.real takes a state for d numbers, constraints.real_vector for one.
-        inside = support.check(points).reshape(x.size, -1).all(-1)
-        value = torch.full((x.size,), -torch.inf, dtype=points.dtype, device=points.device)
-        if inside.any():
-            value[inside] = prior.log_prob(points[inside])
+        value = prior_log_prob(self.model.prior, self._points(x))
         if torch.isnan(value).any():
             raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
         return as_array(value)

@@ -13,6 +13,7 @@ from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.state_space import prior_log_prob as prior_log_prob
 from jkofilter.models.state_space import sample_prior
 from jkofilter.transport.convex import ConvexPotential, Pool, inverse, push_log_prob
 
@@ -123,22 +124,6 @@ class TransportBelief:
         n = self.pool.x.shape[0]
         weights = torch.full((n,), -torch.tensor(float(n)).log().item()).to(self.pool.x)
         return ParticleBelief(self.time, self.pool.x[:, list(coordinates)], weights)
-
-
-def prior_log_prob(prior: Distribution, x: Points) -> Scalars:
-    """Log density of a prior at any points, (n,): minus infinity outside its support."""
-    # NotImplementedError is how torch says that a distribution has none.
-    try:
-        support = prior.support
-    except NotImplementedError:
-        support = None
-    if support is None:
-        return prior.log_prob(x).detach()
-    # constraints.real takes a state for d numbers, constraints.real_vector for one.
-    inside = support.check(x).reshape(len(x), -1).all(-1)
-    value = x.new_full((len(x),), -torch.inf)
-    value[inside] = prior.log_prob(x[inside]).detach()
-    return value
 
 
 def prior_pool(prior: Distribution, x: Points) -> Pool:
