@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,17 @@ from jkofilter.numerics.arrays import as_array
 from jkofilter.run import FilterResult
 
 # Okabe & Ito's palette: told apart with every common kind of colour vision. Black is kept for the reference.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7A7A00")
+LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (3, 1)),
+    (0, (8, 2)),
+    (0, (1, 1)),
+    (0, (9, 2, 3, 2)),
+)
 ORANGE, SKY = COLOURS[4], COLOURS[5]
 DPI = 110
 FONT = 11
@@ -278,7 +288,7 @@ def box_plots(records: pd.DataFrame, reference: str) -> Figure:
     names = [str(name) for name in records["filter"].drop_duplicates()]
     looks = styles(names, reference)
     good = records[records["status"] == "ok"]
-    figure = Figure(figsize=(10, 6.0), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(max(10.0, 2.0 * len(names)), 6.0), dpi=DPI, layout="constrained")
     for axis, (column, label) in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
         groups = {}
         for name in names:
@@ -321,10 +331,15 @@ def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str], s
         offsets = 0.16 * np.sin(2.4 * np.arange(values.size))
         axis.scatter(k + 1 + offsets, values, s=20, color=colours[name], alpha=0.75, zorder=3)
     crowded = sum(len(name) for name in drawn) > 30
-    axis.set_xticks(range(1, len(drawn) + 1), [name.replace("-", "-\n", 1) if crowded else name for name in drawn])
+    axis.set_xticks(range(1, len(drawn) + 1), [_broken(name) if crowded else name for name in drawn])
     if slanted:
         axis.set_xticks(range(1, len(drawn) + 1), list(drawn), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(axis="y", alpha=0.3)
+
+
+def _broken(name: str) -> str:
+    """A name over two lines, parted at its first space or hyphen."""
+    return re.sub(r"[ ]|(?<=-)", "\n", name, count=1)
 
 
 def styles(names: Sequence[str] | Mapping[str, object], reference: str) -> dict[str, dict[str, Any]]:

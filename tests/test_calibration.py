@@ -80,11 +80,11 @@ def test_the_picture_counts_runs_and_shows_coverage(honest: jf.Calibration) -> N
 
 def test_the_picture_says_how_many_of_many_coordinates_it_shows() -> None:
     drawn = torch.rand(20, 1, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    many, all_of = (calibration_figure(jf.Calibration(torch.ones(1), drawn[..., :d]), "it") for d in (32, 6))
-    assert many.get_suptitle() == "it (20 simulated runs, last reading, first 6 of 32 coordinates)"
+    many, all_of = (calibration_figure(jf.Calibration(torch.ones(1), drawn[..., :d]), "it") for d in (32, 8))
+    assert many.get_suptitle() == "it (20 simulated runs, last reading, first 8 of 32 coordinates)"
     assert all_of.get_suptitle() == "it (20 simulated runs, last reading)"
     for figure in (many, all_of):
-        assert sum(str(line.get_label()).startswith("coordinate") for line in figure.axes[1].lines) == 6
+        assert sum(str(line.get_label()).startswith("coordinate") for line in figure.axes[1].lines) == 8
 
 
 @pytest.mark.parametrize("runs", [1, 2.5])
