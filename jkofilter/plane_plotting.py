@@ -75,30 +75,33 @@ def posterior_panels(
     figure = Figure(figsize=(3.5 * columns + 0.9, (height + 0.35) * rows + 1.1), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axis, belief, density in zip(axes, shown, densities, strict=False):
-        axis.set_xlim(x[0], x[-1])
-        axis.set_ylim(y[0], y[-1])
         mesh = axis.pcolormesh(x, y, density.T, cmap="Blues", norm=PowerNorm(0.5, 0, top), rasterized=True)
         axis.contour(x, y, energy.T - energy.min(), levels=LEVELS, colors="0.45", linewidths=0.7)
+        axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+        axis.set_title(f"t = {belief.time:g}", fontsize=FONT)
         row = None if series is None else _reading_of(belief, series)
         if row is not None and series is not None:
             _reading(axis, model, series.values[row], (x, y, points))
         if row is not None and path is not None:
             axis.plot(*path[row].tolist(), "*", color="black", ms=13, mec="white", mew=1.2, label="truth", zorder=5)
-        axis.set_title(f"t = {belief.time:g}", fontsize=FONT)
-        axis.set_aspect("equal")
-        axis.tick_params(labelsize=FONT - 1)
     for axis in axes[count:]:
         axis.remove()
-    for k in range(count):
-        axes[k].set_xlabel(f"{labels.state}, coordinate 0" if k + columns >= count else "", fontsize=FONT)
-        axes[k].set_ylabel(f"{labels.state}, coordinate 1" if k % columns == 0 else "", fontsize=FONT)
-        axes[k].tick_params(labelbottom=k + columns >= count)
+    _label_outer(axes[:count].tolist(), columns, labels.state)
     bar = figure.colorbar(mesh, ax=list(axes[:count]), pad=0.01, shrink=0.8)
     bar.set_label("density (per square unit of the state)", fontsize=FONT)
     axes[0].plot([], [], color="0.45", lw=0.7, label="potential")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(labels.title, fontsize=FONT + 1)
     return figure
+
+
+def _label_outer(axes: Sequence[Axes], columns: int, state: str) -> None:
+    """Axis labels to the left and below the panels, but not between them."""
+    for k, axis in enumerate(axes):
+        lowest = k + columns >= len(axes)
+        axis.set_xlabel(f"{state}, coordinate 0" if lowest else "", fontsize=FONT)
+        axis.set_ylabel(f"{state}, coordinate 1" if k % columns == 0 else "", fontsize=FONT)
+        axis.tick_params(labelsize=FONT - 1, labelbottom=lowest)
 
 
 def _sides(beliefs: Sequence[Belief], path: Tensor | None, model: StateSpaceModel) -> tuple[Array, Array]:
