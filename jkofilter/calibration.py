@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jkofilter.errors import InputError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Filter
+from jkofilter.models.series import ObservationSeries
 from jkofilter.models.state_space import simulate
 from jkofilter.numerics import metrics
 from jkofilter.run import run_filter
@@ -80,21 +81,41 @@ def calibrate(
         filter: what is put to the test.
         times: of the readings, increasing, (m,), in the SDE's unit.
         runs: how many simulations; coverage is known to about 0.3 / sqrt(runs).
-        seed: another seed gives other simulations.
+        seed: zero or more; another seed gives other simulations.
         substep: longest Euler-Maruyama step of the simulation.
         on_run: called after every run with its number.
 
     Raises:
-        InputError: ``runs`` is below two, or the simulation cannot be made.
-        FilterError: the filter fails on one of the runs.
+        InputError: ``filter`` is none, ``runs`` is below two, ``seed`` below zero, or the simulation cannot be made.
+        FilterError: the filter fails on one of the runs, reported or not; names the run and its seed.
     """
-    if not isinstance(runs, int) or runs < 2:
-        raise InputError(f"runs must be an integer of at least 2, got {runs!r}.")
+    if not isinstance(filter, Filter):
+        raise InputError(f"filter must be a filter such as JKOFilter(model), got {type(filter).__name__}.")
+    check_request(runs, seed)
     levels = []
     for run in range(runs):
         own = FIRST_SEED * (seed + 1) + run
         path, series = simulate(filter.model, times, seed=own, substep=substep)
-        beliefs = run_filter(filter, series, seed=own, keep_beliefs=True).beliefs
-        levels.append(torch.stack([metrics.pit(belief, truth) for belief, truth in zip(beliefs, path, strict=True)]))
+        try:
+            levels.append(_levels(filter, path, series, own))
+        except FilterError as error:
+            raise FilterError(f"run {run} (seed {own}) of the calibration: {error}") from error
         on_run(run)
     return Calibration(series.times, torch.stack(levels))
+
+
+def check_request(runs: int, seed: int) -> None:
+    """Raise InputError unless a calibration can be of so many runs and that seed."""
+    if not isinstance(runs, int) or runs < 2:
+        raise InputError(f"runs must be an integer of at least 2, got {runs!r}.")
+    # Below zero the simulations would be those of the scenarios' own runs.
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be an integer of zero or more, got {seed!r}.")
+
+
+def _levels(filter: Filter, path: Tensor, series: ObservationSeries, seed: int) -> Float[Tensor, "m d"]:
+    result = run_filter(filter, series, seed=seed, keep_beliefs=True)
+    if result.status != "ok":
+        # A belief kept after a failure is none about this truth.
+        raise FilterError(result.status)
+    return torch.stack([metrics.pit(belief, truth) for belief, truth in zip(result.beliefs, path, strict=True)])

@@ -21,6 +21,8 @@ PROBABILITIES = np.linspace(0.05, 0.95, 19)
 def calibration_figure(calibration: Calibration, title: str = "") -> Figure:
     """Histograms of the ranks of the truths at the last reading, and coverage of credible intervals.
 
+    Of many coordinates the first few are drawn, which the title then says.
+
     Args:
         calibration: of ``calibrate``.
         title: above both panels.
@@ -33,7 +35,9 @@ def calibration_figure(calibration: Calibration, title: str = "") -> Figure:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
-    figure.suptitle(f"{title} ({calibration.runs} simulated runs, last reading)".strip(), fontsize=FONT + 1)
+    dim = levels.shape[1]
+    shown = f", first {len(COLOURS)} of {dim} coordinates" if dim > len(COLOURS) else ""
+    figure.suptitle(f"{title} ({calibration.runs} simulated runs, last reading{shown})".strip(), fontsize=FONT + 1)
     return figure
 
 

@@ -20,7 +20,7 @@ from jkofilter.benchmark import run_filter_study, run_scenario
 from jkofilter.cli_bench import bench, report
 from jkofilter.cli_calibrate import calibrate
 from jkofilter.cli_options import Filters, Out, Plots, Seeds, complain, console, parse_names, parse_seeds
-from jkofilter.errors import InputError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.files import require_writable
 from jkofilter.report import (
     summarise,
@@ -276,6 +276,9 @@ def _call(application: typer.Typer, arguments: Sequence[str] | None, program: st
     except InputError as error:
         complain(str(error))
         raise SystemExit(2) from None
+    except FilterError as error:
+        complain(str(error))
+        raise SystemExit(1) from None
     except BrokenPipeError:
         # The reader of our output went away (head, less): nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

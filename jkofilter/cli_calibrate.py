@@ -28,9 +28,9 @@ def calibrate(
     out: Annotated[str | None, typer.Option(help="Folder of table and picture; out/calibration by default.")] = None,
 ) -> None:
     """Simulate truths and readings from a scenario's own model, and rank the truths within a filter's beliefs."""
+    calibration.check_request(runs, seed)
     chosen = _chosen(Scenario.load(scenario), case)
-    if filter not in chosen.filters:
-        raise InputError(f"filter names no filter {filter!r}; this scenario has {', '.join(chosen.filters)}.")
+    _require(filter, chosen)
     times = chosen.times if chosen.series is None else chosen.series.times
     tested = chosen.filters[filter](chosen.model)
     folder = require_writable(out or Path("out") / "calibration")
@@ -48,6 +48,17 @@ def calibrate(
         written_whole(folder / "calibration.png", partial(figure.savefig, format="png")),
     ):
         screen.print(f"wrote {path}", soft_wrap=True)
+
+
+def _require(filter: str, scenario: Scenario) -> None:
+    have = f"this scenario has {', '.join(scenario.filters)}"
+    if filter in scenario.matched:
+        raise InputError(
+            f"filter {filter!r} cannot be calibrated, because its size is chosen by the wall time of another filter; "
+            f"{have}."
+        )
+    if filter not in scenario.filters:
+        raise InputError(f"filter names no filter {filter!r}; {have}.")
 
 
 def _chosen(loaded: object, case: str | None) -> Scenario:

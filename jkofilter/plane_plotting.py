@@ -20,6 +20,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.range_bearing import RangeBearing
 from jkofilter.models.series import ObservationSeries
 from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.numerics.arrays import as_array
 from jkofilter.plotting import COLOURS, DEFAULT_LABELS, DPI, FONT, ORANGE, Labels
 
 PANELS = 6
@@ -51,48 +52,56 @@ def posterior_panels(
         labels: axis labels.
 
     Raises:
-        InputError: no beliefs, or of another dimension than 2.
+        InputError: no beliefs, or of another dimension than 2, or a path that does not go with the readings.
     """
     if not beliefs or any(belief.dim != 2 for belief in beliefs):
         raise InputError("beliefs must hold at least one belief, all of dimension 2.")
+    if path is not None and (series is None or path.shape != (len(series.times), 2)):
+        raise InputError(
+            f"path must hold the true states at the readings of series, (m, 2), got {tuple(path.shape)} with "
+            f"{'no series' if series is None else f'{len(series.times)} readings'}."
+        )
     count = min(len(beliefs), PANELS)
     shown = [beliefs[round(k)] for k in np.linspace(0, len(beliefs) - 1, count)]
     x, y = _sides(shown, path, model)
     points = torch.as_tensor(np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)).to(shown[0].mean)
     shape = (x.size, y.size)
-    densities = [_array(belief.log_prob(points).exp()).reshape(shape) for belief in shown]
+    densities = [as_array(belief.log_prob(points).exp()).reshape(shape) for belief in shown]
     # One narrow law would bleach all others.
     top = min(max(d.max() for d in densities), 2 * float(np.median([d.max() for d in densities])))
-    energy = _array(model.sde.potential(points)).reshape(shape) * float(model.sde.beta)
+    energy = as_array(model.sde.potential(points)).reshape(shape) * float(model.sde.beta)
     rows, columns = math.ceil(count / COLUMNS), min(count, COLUMNS)
     height = 3.3 * min(max(float(np.ptp(y) / np.ptp(x)), 0.4), 2.0)
     figure = Figure(figsize=(3.5 * columns + 0.9, (height + 0.35) * rows + 1.1), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axis, belief, density in zip(axes, shown, densities, strict=False):
-        axis.set_xlim(x[0], x[-1])
-        axis.set_ylim(y[0], y[-1])
         mesh = axis.pcolormesh(x, y, density.T, cmap="Blues", norm=PowerNorm(0.5, 0, top), rasterized=True)
         axis.contour(x, y, energy.T - energy.min(), levels=LEVELS, colors="0.45", linewidths=0.7)
+        axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+        axis.set_title(f"t = {belief.time:g}", fontsize=FONT)
         row = None if series is None else _reading_of(belief, series)
         if row is not None and series is not None:
             _reading(axis, model, series.values[row], (x, y, points))
         if row is not None and path is not None:
             axis.plot(*path[row].tolist(), "*", color="black", ms=13, mec="white", mew=1.2, label="truth", zorder=5)
-        axis.set_title(f"t = {belief.time:g}", fontsize=FONT)
-        axis.set_aspect("equal")
-        axis.tick_params(labelsize=FONT - 1)
     for axis in axes[count:]:
         axis.remove()
-    for k in range(count):
-        axes[k].set_xlabel(f"{labels.state}, coordinate 0" if k + columns >= count else "", fontsize=FONT)
-        axes[k].set_ylabel(f"{labels.state}, coordinate 1" if k % columns == 0 else "", fontsize=FONT)
-        axes[k].tick_params(labelbottom=k + columns >= count)
+    _label_outer(axes[:count].tolist(), columns, labels.state)
     bar = figure.colorbar(mesh, ax=list(axes[:count]), pad=0.01, shrink=0.8)
     bar.set_label("density (per square unit of the state)", fontsize=FONT)
     axes[0].plot([], [], color="0.45", lw=0.7, label="potential")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(labels.title, fontsize=FONT + 1)
     return figure
+
+
+def _label_outer(axes: Sequence[Axes], columns: int, state: str) -> None:
+    """Axis labels to the left and below the panels, but not between them."""
+    for k, axis in enumerate(axes):
+        lowest = k + columns >= len(axes)
+        axis.set_xlabel(f"{state}, coordinate 0" if lowest else "", fontsize=FONT)
+        axis.set_ylabel(f"{state}, coordinate 1" if k % columns == 0 else "", fontsize=FONT)
+        axis.tick_params(labelsize=FONT - 1, labelbottom=lowest)
 
 
 def _sides(beliefs: Sequence[Belief], path: Tensor | None, model: StateSpaceModel) -> tuple[Array, Array]:
@@ -118,14 +127,16 @@ def _reading_of(belief: Belief, series: ObservationSeries) -> int | None:
 
 
 def _reading(axis: Axes, model: StateSpaceModel, y: Tensor, cells: tuple[Array, Array, Tensor]) -> None:
-    """What one reading says; nothing where it is missing."""
+    """What one reading says; nothing where it is missing, or impossible from all over the panel."""
     x_side, y_side, points = cells
     if torch.isnan(y).all():
         return
     if isinstance(model.observation, RangeBearing):
         _line_and_arc(axis, model.observation, y, float(np.hypot(np.ptp(x_side), np.ptp(y_side))))
         return
-    value = _array(model.log_likelihood(y.to(points), points)).reshape(x_side.size, y_side.size)
+    value = as_array(model.log_likelihood(y.to(points), points)).reshape(x_side.size, y_side.size)
+    if not np.isfinite(value.max()):
+        return
     levels = [value.max() - 0.5 * deviation**2 for deviation in DEVIATIONS]
     axis.contour(x_side, y_side, value.T, levels=levels, colors=ORANGE, linewidths=1.6, linestyles=["--", "-"])
     axis.plot([], [], color=ORANGE, lw=1.6, label="reading (likelihood at 1 and 2 deviations)")
@@ -148,7 +159,3 @@ def _line_and_arc(axis: Axes, sensor: RangeBearing, y: Tensor, reach: float) -> 
         arc.set(color=COLOURS[3], lw=1.8, path_effects=_OUTLINE)
         axis.add_patch(arc)
         axis.plot([], [], color=COLOURS[3], lw=1.8, label="range read, to 2 deviations of the bearing")
-
-
-def _array(value: Tensor) -> Array:
-    return np.asarray(value.detach().cpu().double().numpy())

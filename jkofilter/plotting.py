@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,21 @@ from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.errors import InputError
 from jkofilter.models.series import ObservationSeries
+from jkofilter.numerics.arrays import as_array
 from jkofilter.run import FilterResult
 
 # Okabe & Ito's palette: told apart with every common kind of colour vision. Black is kept for the reference.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7A7A00")
+LINES: tuple[Any, ...] = (
+    "-",
+    "--",
+    "-.",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (3, 1)),
+    (0, (8, 2)),
+    (0, (1, 1)),
+    (0, (9, 2, 3, 2)),
+)
 ORANGE, SKY = COLOURS[4], COLOURS[5]
 DPI = 110
 FONT = 11
@@ -92,10 +103,10 @@ def _bands(
     heights = [2.0] * panels + [1.0] * below
     figure = Figure(figsize=(10, max(5.2, 1.0 + 1.1 * sum(heights))), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    times = _array(result.times)
+    times = as_array(result.times)
     for i, axis in enumerate(axes[:panels]):
-        mean = _array(result.means[:, i])
-        reach = 1.645 * np.sqrt(_array(result.covariances[:, i, i]))
+        mean = as_array(result.means[:, i])
+        reach = 1.645 * np.sqrt(as_array(result.covariances[:, i, i]))
         # An edge keeps the band of a single reading visible.
         edge = 6.0 if times.size == 1 else 0.0
         axis.fill_between(
@@ -104,7 +115,7 @@ def _bands(
         marker = "o" if times.size <= 60 else None
         axis.plot(times, mean, color=COLOURS[0], label="filter mean", linewidth=1.8, marker=marker, markersize=4)
         if path is not None:
-            axis.plot(times, _array(path[:, i]), color="black", linestyle="--", linewidth=1.3, label="truth")
+            axis.plot(times, as_array(path[:, i]), color="black", linestyle="--", linewidth=1.3, label="truth")
         name = labels.state if result.means.shape[1] == 1 else f"{labels.state}, coordinate {i}"
         _finish(axis, "", name)
     if series is not None and below:
@@ -145,14 +156,14 @@ def density_heatmap(
     figure = Figure(figsize=(10, 6.0 if below else 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots(1 + below, 1, sharex=True, squeeze=False, height_ratios=(3, 1)[: 1 + below])[:, 0]
     axis = axes[0]
-    shown = [_array(path)] if path is not None else []
+    shown = [as_array(path)] if path is not None else []
     if series is not None and not below:
-        shown.append(_array(series.values).ravel())
+        shown.append(as_array(series.values).ravel())
     _draw_density(figure, axis, beliefs, np.concatenate([*shown, np.empty(0)]), labels)
     if path is not None and path_times is not None:
         outline = [withStroke(linewidth=4.0, foreground="white")]
         axis.plot(
-            _array(path_times), _array(path), color="black", linewidth=1.6, label="truth", path_effects=outline
+            as_array(path_times), as_array(path), color="black", linewidth=1.6, label="truth", path_effects=outline
         )  # fmt: skip
     if series is not None and below:
         _reading_panel(axes[1], series, labels)
@@ -191,24 +202,26 @@ def _draw_density(figure: Figure, axis: Axes, beliefs: Sequence[Belief], shown: 
 def _reading_marks(axis: Axes, series: ObservationSeries) -> None:
     """The readings as markers on the axis of the state."""
     size = 40 if len(series) < 60 else 10
-    for i, values in enumerate(_array(series.values).T):
+    for i, values in enumerate(as_array(series.values).T):
         label = "readings" if i == 0 else None
         axis.scatter(
-            _array(series.times), values, s=size, c=ORANGE, edgecolors="black", linewidths=0.6, zorder=4, label=label
+            as_array(series.times), values, s=size, c=ORANGE, edgecolors="black", linewidths=0.6, zorder=4, label=label
         )
 
 
 def _reading_panel(axis: Axes, series: ObservationSeries, labels: Labels) -> None:
     """The readings on an axis of their own, each component with its colour."""
     many = len(series) >= 60
-    values = _array(series.values)
+    values = as_array(series.values)
     for i, column in enumerate(values.T[:MAX_PANELS]):
         colour = ORANGE if values.shape[1] == 1 else COLOURS[i]
         size, edge = (2.5, 0.0) if many else (6, 0.6)
         line: dict[str, Any] = dict(
             linewidth=0.5 if many else 0.0, color=colour, marker="os^D"[i], label=f"component {i}"
         )
-        axis.plot(_array(series.times), column, markersize=size, markeredgecolor="black", markeredgewidth=edge, **line)
+        axis.plot(
+            as_array(series.times), column, markersize=size, markeredgecolor="black", markeredgewidth=edge, **line
+        )
     if values.shape[1] > 1:
         axis.legend(fontsize=FONT - 1, ncols=MAX_PANELS)
     axis.margins(y=0.15)
@@ -275,7 +288,7 @@ def box_plots(records: pd.DataFrame, reference: str) -> Figure:
     names = [str(name) for name in records["filter"].drop_duplicates()]
     looks = styles(names, reference)
     good = records[records["status"] == "ok"]
-    figure = Figure(figsize=(10, 6.0), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(max(10.0, 2.0 * len(names)), 6.0), dpi=DPI, layout="constrained")
     for axis, (column, label) in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
         groups = {}
         for name in names:
@@ -318,10 +331,15 @@ def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str], s
         offsets = 0.16 * np.sin(2.4 * np.arange(values.size))
         axis.scatter(k + 1 + offsets, values, s=20, color=colours[name], alpha=0.75, zorder=3)
     crowded = sum(len(name) for name in drawn) > 30
-    axis.set_xticks(range(1, len(drawn) + 1), [name.replace("-", "-\n", 1) if crowded else name for name in drawn])
+    axis.set_xticks(range(1, len(drawn) + 1), [_broken(name) if crowded else name for name in drawn])
     if slanted:
         axis.set_xticks(range(1, len(drawn) + 1), list(drawn), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(axis="y", alpha=0.3)
+
+
+def _broken(name: str) -> str:
+    """A name over two lines, parted at its first space or hyphen."""
+    return re.sub(r"[ ]|(?<=-)", "\n", name, count=1)
 
 
 def styles(names: Sequence[str] | Mapping[str, object], reference: str) -> dict[str, dict[str, Any]]:
@@ -336,11 +354,7 @@ def styles(names: Sequence[str] | Mapping[str, object], reference: str) -> dict[
 def _log_density(belief: Belief, state: Array) -> Array:
     """Log density at ``state`` (n,), whatever the device and precision of the belief."""
     points = torch.as_tensor(state).to(belief.mean).unsqueeze(-1)
-    return _array(belief.log_prob(points))
-
-
-def _array(value: Tensor) -> Array:
-    return np.asarray(value.detach().cpu().double().numpy())
+    return as_array(belief.log_prob(points))
 
 
 def _finish(axis: Axes, x: str, y: str) -> None:

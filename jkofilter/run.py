@@ -242,15 +242,10 @@ def run_filter(
     device = filter.model.device
     beliefs, infos, predict_infos, means, covariances, evidence = [], [], [], [], [], []
     for time, y in _with_progress(list(zip(times, series.values, strict=True)), progress):
-        tracker.predict(max(time - tracker.belief.time, 0.0))
-        predict_infos.append(tracker.info)
-        if failed(tracker.info):
-            # The belief has stayed at an earlier time, where this reading was not taken.
-            belief = tracker.belief
-            infos.append(StepInfo(status=tracker.info.status))
-        else:
-            belief = tracker.update(y.to(device))
-            infos.append(tracker.info)
+        predicted, updated = _advance(tracker, time, y.to(device))
+        predict_infos.append(predicted)
+        infos.append(updated)
+        belief = tracker.belief
         means.append(belief.mean)
         covariances.append(belief.covariance)
         evidence.append(belief.log_evidence)
@@ -269,6 +264,17 @@ def run_filter(
         final=tracker.belief,
         beliefs=tuple(beliefs),
     )
+
+
+def _advance(tracker: Tracker, time: float, y: Tensor) -> tuple[StepInfo, StepInfo]:
+    """Predict to ``time`` and take in the reading there; what the two steps reported."""
+    tracker.predict(max(time - tracker.belief.time, 0.0))
+    predicted = tracker.info
+    if failed(predicted):
+        # The belief has stayed at an earlier time, where this reading was not taken.
+        return predicted, StepInfo(status=predicted.status)
+    tracker.update(y)
+    return predicted, tracker.info
 
 
 def _with_progress(steps: list[tuple[float, Tensor]], progress: bool) -> Any:

@@ -124,6 +124,8 @@ class Scenario:
             InputError: no such file, it fails to run, or it defines no SCENARIO.
         """
         file = Path(path)
+        if not file.exists():
+            raise InputError(f"scenario {str(path)!r} does not exist; give a path such as scenarios/sine_1d.py.")
         if file.suffix != ".py" or not file.is_file():
             raise InputError(f"scenario {str(path)!r} is not a Python file; give a path such as scenarios/sine_1d.py.")
         spec = importlib.util.spec_from_file_location(f"scenario_{file.stem}", file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from jkofilter.models.state_space import sample_prior
 from jkofilter.plotting import COLOURS, DPI, FONT, LINES
 from jkofilter.study import FlowCase
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 TITLES = {
     "symmetric_kl": "symmetric KL to the exact law (nats)",
     "kl_stationary": "KL(method, stationary law) (nats)",
@@ -55,7 +55,7 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
-        axes[-1].plot(group["seconds"], group["error"], MARKERS[k % 6], color=COLOURS[k % 6], label=str(name), ms=6)
+        axes[-1].plot(group["seconds"], group["error"], **_point(k), label=str(name), ms=6)
     if data["seconds"].max() > 10 * data["seconds"].min():
         axes[-1].set_xscale("log")
     axes[-1].set_xlabel("wall time of a run (s)", fontsize=FONT)
@@ -81,11 +81,20 @@ def a_decade_at_least(axis: Axes, *ways: Literal["x", "y"]) -> None:
             getattr(axis, f"set_{way}lim")(middle / 10**0.5 * 0.95, middle * 10**0.5 * 1.05)
 
 
+def _line(k: int) -> dict[str, Any]:
+    """Look of the k-th method as a line with a marker."""
+    return _point(k) | {"linestyle": LINES[k % len(LINES)]}
+
+
+def _point(k: int) -> dict[str, Any]:
+    """Look of the k-th method as a marker."""
+    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "linestyle": ""}
+
+
 def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
     for k, (name, group) in enumerate(data.groupby("method", sort=False)):
         medians = group.groupby("dim" if by_dim else "case", sort=by_dim)["error"].median()
-        style = {"color": COLOURS[k % 6], "linestyle": LINES[k % 6], "marker": MARKERS[k % 6]}
-        axis.plot(medians.index, medians.to_numpy(), label=str(name), ms=6, **style)
+        axis.plot(medians.index, medians.to_numpy(), **_line(k), label=str(name), ms=6)
     if by_dim:
         axis.set_xscale("log", base=2)
         dims = sorted(data["dim"].unique())
@@ -120,7 +129,7 @@ def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
             # Side by side within a case: methods that agree would hide one another.
             at = np.arange(len(cases)) + 0.18 * (k - (len(methods) - 1) / 2)
             values = medians[method].reindex(cases)
-            axis.plot(at, values.to_numpy(), MARKERS[k % 6], color=COLOURS[k % 6], label=method, ms=7)
+            axis.plot(at, values.to_numpy(), **_point(k), label=method, ms=7)
         axis.set_title(TITLES_OF_MEASURES.get(measure, measure.replace("_", " ")), fontsize=FONT)
         axis.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
         axis.tick_params(labelsize=FONT - 1)
@@ -154,10 +163,8 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
         for k, name in enumerate(shown):
             own = summary[summary["filter"] == name].dropna(subset=measure)
             if len(own):
-                style = {"color": COLOURS[k % 6], "linestyle": LINES[k % 6], "marker": MARKERS[k % 6]}
-                axis.plot(
-                    own["dim" if by_dim else "scenario"], own[measure].clip(lower=LEAST), label=name, ms=6, **style
-                )
+                error = own[measure].clip(lower=LEAST)
+                axis.plot(own["dim" if by_dim else "scenario"], error, **_line(k), label=name, ms=6)
         axis.set_yscale("log")
         a_decade_at_least(axis, "y")
         axis.set_ylabel(label, fontsize=FONT)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from scipy.special import logsumexp
-from torch import Tensor
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.errors import InputError
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
 from jkofilter.numerics.grids import Axis, Grid
 
@@ -42,15 +41,8 @@ def log_prior(model: StateSpaceModel, x: Array) -> Array:
     Raises:
         InputError: it is NaN somewhere.
     """
-    prior = model.prior
-    points = torch.as_tensor(x, dtype=torch.float64, device=model.device)
-    n = points.shape[0]
     with torch.no_grad():
-        support = prior.support
-        inside = torch.ones(n, dtype=torch.bool) if support is None else support.check(points).reshape(n, -1).all(-1)
-        value = torch.full((n,), -torch.inf, dtype=torch.float64, device=model.device)
-        if inside.any():
-            value[inside] = prior.log_prob(points[inside]).to(value)
+        value = prior_log_prob(model.prior, torch.as_tensor(x, dtype=torch.float64, device=model.device))
     if torch.isnan(value).any():
         raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
     return as_array(value)
@@ -67,11 +59,6 @@ def tabulated_belief(
     first, second = grid.axes
     low, high = (first.low, second.low), (first.high, second.high)
     return GridBelief2D(time, low, high, values, log_evidence, closed), total
-
-
-def as_array(value: Tensor) -> Array:
-    """A tensor in NumPy, float64."""
-    return np.asarray(value.detach().cpu().double().numpy())
 
 
 def _location(model: StateSpaceModel) -> list[tuple[float, float]]:

@@ -46,6 +46,8 @@ def jko(whole: jf.StateSpaceModel) -> jf.JKOFilter:
 
 
 def case(d: int) -> jf.Scenario:
+    # A grid of the whole law is to be had on the plane alone.
+    grid = {"grid": lambda m: jf.GridFilter(m, cells=150, step=0.01)} if d == 2 else {}
     return jf.Scenario(
         name=f"d = {d}",
         model=model(d),
@@ -54,6 +56,7 @@ def case(d: int) -> jf.Scenario:
             "particles, 100000": lambda m: jf.ParticleFilter(m, 100_000, substep=SUBSTEP),
             "ensemble Kalman": lambda m: jf.EnsembleKalmanFilter(m, 10_000, substep=SUBSTEP),
             "unscented Kalman": jf.UnscentedKalmanFilter,
+            **grid,
             "exact": exact,
         },
         matched={"particles, same time": lambda m, n: jf.ParticleFilter(m, n, substep=SUBSTEP)},

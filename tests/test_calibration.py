@@ -78,10 +78,48 @@ def test_the_picture_counts_runs_and_shows_coverage(honest: jf.Calibration) -> N
     assert y[np.isclose(x, 0.5)].item() == pytest.approx(inside - 0.5, abs=1e-9)
 
 
+def test_the_picture_says_how_many_of_many_coordinates_it_shows() -> None:
+    drawn = torch.rand(20, 1, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    many, all_of = (calibration_figure(jf.Calibration(torch.ones(1), drawn[..., :d]), "it") for d in (32, 8))
+    assert many.get_suptitle() == "it (20 simulated runs, last reading, first 8 of 32 coordinates)"
+    assert all_of.get_suptitle() == "it (20 simulated runs, last reading)"
+    for figure in (many, all_of):
+        assert sum(str(line.get_label()).startswith("coordinate") for line in figure.axes[1].lines) == 8
+
+
 @pytest.mark.parametrize("runs", [1, 2.5])
 def test_too_few_runs_are_refused(runs: float) -> None:
     with pytest.raises(jf.InputError, match="runs must be an integer"):
         jf.calibrate(jf.KalmanFilter(ou()), TIMES, runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5])
+def test_a_seed_that_would_share_the_scenarios_own_simulations_is_refused(seed: float) -> None:
+    with pytest.raises(jf.InputError, match="seed must be an integer of zero or more"):
+        jf.calibrate(jf.KalmanFilter(ou()), TIMES, 2, seed)  # type: ignore[arg-type]
+
+
+def test_what_is_no_filter_is_refused() -> None:
+    with pytest.raises(jf.InputError, match="filter must be a filter"):
+        jf.calibrate("kalman", TIMES, 2)  # type: ignore[arg-type]
+
+
+class Broken(jf.LinearGaussian):
+    """Reads well, but its likelihood is NaN on one side of the line."""
+
+    def log_likelihood(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return super().log_likelihood(y, x) + (torch.nan if y[0] < 0 else 0.0)
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "report"])
+def test_a_run_that_fails_is_named_with_its_seed_and_is_no_belief(on_failure: str) -> None:
+    line = ou(d=1)
+    broken = jf.StateSpaceModel(line.prior, line.sde, Broken([[1.0]], [[0.25]]))
+    filter = jf.JKOFilter(broken, on_failure=on_failure)  # type: ignore[arg-type]
+    # The first run whose first reading is negative.
+    own = next(seed for seed in range(100_000, 100_020) if jf.simulate(line, TIMES, seed, 0.1)[1].values.min() < 0)
+    with pytest.raises(jf.FilterError, match=rf"^run {own - 100_000} \(seed {own}\) .* NaN or infinite at time"):
+        jf.calibrate(filter, TIMES, 20, substep=0.1)
 
 
 def test_a_probability_outside_the_unit_interval_is_refused(honest: jf.Calibration) -> None:
@@ -97,7 +135,8 @@ EYE = torch.eye(1).double()
 NORMAL = torch.distributions.MultivariateNormal(torch.zeros(1).double(), EYE)
 SDE = jf.LangevinSDE(jf.Quadratic(torch.zeros(1).double(), EYE))
 MODEL = jf.StateSpaceModel(NORMAL, SDE, jf.LinearGaussian(EYE, EYE))
-ONE = jf.Scenario("small", MODEL, {"kalman": jf.KalmanFilter}, "kalman", times=[0.5], substep=0.05)
+MATCHED = {"particles, same time": jf.ParticleFilter}
+ONE = jf.Scenario("small", MODEL, {"kalman": jf.KalmanFilter}, "kalman", MATCHED, times=[0.5], substep=0.05)
 SCENARIO = jf.FilterStudy("study", [ONE]) if STUDY else ONE
 """
 
@@ -120,12 +159,29 @@ def test_the_command_tells_coverage_and_writes_ranks_and_picture(
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["--filter", "none"], "has kalman"), (["--filter", "kalman", "--case", "x"], "stands alone")],
+    [
+        (["--filter", "none"], "has kalman"),
+        (["--filter", "kalman", "--case", "x"], "stands alone"),
+        (["--filter", "kalman", "--runs", "0"], "runs must be"),
+        (["--filter", "kalman", "--seed", "-1"], "seed must be"),
+        (["--filter", "particles, same time"], "size is chosen by the wall time of another filter"),
+    ],
 )
-def test_unknown_filters_and_cases_are_named(
+def test_what_cannot_be_calibrated_is_named_before_a_folder_is_made(
     arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one.py").write_text(f"STUDY = False\n{SCENARIO}")
-    with pytest.raises(SystemExit):
-        main(["calibrate", str(tmp_path / "one.py"), *arguments])
+    with pytest.raises(SystemExit, match="^2$"):
+        main(["calibrate", str(tmp_path / "one.py"), *arguments, "--out", str(tmp_path / "out")])
     assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_run_ends_the_command_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = SCENARIO.replace("jf.LinearGaussian(EYE, EYE)", "jf.NonlinearGaussian(lambda x: x / (len(x) < 2), EYE)")
+    (tmp_path / "one.py").write_text("STUDY = False\n" + broken.replace("jf.KalmanFilter", "jf.JKOFilter"))
+    with pytest.raises(SystemExit, match="^1$"):
+        main(["calibrate", str(tmp_path / "one.py"), "--filter", "kalman", "--out", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert said.startswith("error: run 0 (seed 100000)")
+    assert said.count("\n") == 1

@@ -1,185 +1,33 @@
-"""The grid filter on the plane: Chang-Cooper sweeps, belief and GridFilter against exact answers."""
+"""The grid filter on the plane: belief and GridFilter against exact answers."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from plane_problems import (
+    EYE,
+    PRIOR_COVARIANCE,
+    PRIOR_MEAN,
+    coupled,
+    coupled_filter,
+    gen,
+    kalman,
+    moments,
+    ou,
+    plane,
+    tensor,
+    transition,
+)
 from scipy import stats
-from scipy.linalg import expm
 from torch.distributions import Independent, MultivariateNormal, Uniform
 
 import jkofilter as jf
-from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
-from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
-from jkofilter.numerics.grids import Axis, Grid
 
 NAN = math.nan
-EYE = torch.eye(2, dtype=torch.float64)
-
-
-def tensor(values) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def plane(low: float, high: float, *cells: int) -> Grid:
-    return Grid(tuple(Axis(low, high, n) for n in cells))
-
-
-def coupled(points: np.ndarray) -> np.ndarray:
-    """Two wells in x, y bound to x and pushed by it: no rotation makes it a sum."""
-    x, y = points.T
-    return (x**2 - 1) ** 2 + 0.5 * (y - x) ** 2 + 0.3 * x * y**2 / (1 + y**2)
-
-
-def operator_on(grid: Grid, beta: float = 1.0, potential=coupled) -> ChangCooper2D:
-    return ChangCooper2D(potential(grid.points).reshape(grid.shape), grid.widths, beta)
-
-
-def run(operator: ChangCooper2D, p: np.ndarray, duration: float, step: float) -> tuple[np.ndarray, Progress]:
-    progress = Progress.start(duration, step)
-    p = evolve(operator, p, progress, progress.total)
-    assert progress.done
-    return p, progress
-
-
-# --- sweeps ---------------------------------------------------------------------------------------------------------
-
-
-def test_lines_laid_end_to_end_do_not_mix():
-    rng = np.random.default_rng(0)
-    potential, p = rng.normal(size=(3, 40)), rng.random((3, 40))
-    together = ChangCooper(potential, 0.1, 2.0)
-    for k, line in enumerate(potential):
-        alone = ChangCooper(line, 0.1, 2.0)
-        np.testing.assert_allclose(together.solve(p.reshape(-1), 0.3).reshape(3, 40)[k], alone.solve(p[k], 0.3))
-        np.testing.assert_allclose(together.rate(p.reshape(-1)).reshape(3, 40)[k], alone.rate(p[k]), atol=1e-10)
-
-
-@pytest.mark.parametrize("beta", [0.1, 1.0, 10.0])
-def test_boltzmann_law_of_a_coupled_potential_is_stationary_exactly(beta):
-    grid = plane(-2.5, 2.5, 80, 60)
-    law = np.exp(-beta * coupled(grid.points)).reshape(grid.shape)
-    law /= law.sum() * grid.volume
-    operator = operator_on(grid, beta)
-    assert np.abs(operator.rate(law)).max() < 1e-11 * np.abs(operator.first.outflow).max()
-    after = law
-    for _ in range(100):
-        after, _, guard = operator.step(after, 0.02, law.sum())
-        assert guard == 0
-    # Relative cell by cell: the corners count as much as the wells.
-    np.testing.assert_allclose(after, law, rtol=1e-11)
-
-
-def test_mass_and_positivity_over_a_thousand_steps():
-    grid = plane(-3.0, 3.0, 50, 70)
-    operator = operator_on(grid)
-    p = np.zeros(grid.shape)
-    p[7, 60] = 1.0
-    for _ in range(1000):
-        p, _, _ = operator.step(p, 2e-3)
-        assert p.min() >= 0
-    assert abs(p.sum() - 1.0) < 1e-12
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.floats(-1e3, 1e3), min_size=24, max_size=24),
-    st.integers(0, 23),
-    st.floats(1e-6, 1e3),
-    st.floats(0.1, 20.0),
-)
-def test_mass_and_positivity_for_any_potential(potential, start, duration, beta):
-    operator = ChangCooper2D(np.reshape(potential, (4, 6)), (0.1, 0.2), beta)
-    p = np.zeros(24)
-    p[start] = 1.0
-    after, _ = run(operator, p.reshape(4, 6), duration, duration / 5)
-    assert after.min() >= 0
-    assert abs(after.sum() - 1.0) < 1e-12
-
-
-def test_matches_dense_matrix_exponential_also_once_steps_grow():
-    grid = plane(-2.0, 2.0, 18, 22)
-    operator = operator_on(grid, beta=1.0)
-    columns = [operator.rate(column.reshape(grid.shape)).reshape(-1) for column in np.eye(18 * 22)]
-    generator = np.stack(columns, axis=1)
-    p = np.exp(-4.0 * ((grid.points - [0.8, 0.5]) ** 2).sum(-1))
-    p /= p.sum()
-    for duration, step, most_steps, atol in ((0.3, 2e-3, 150, 2e-7), (40.0, 0.02, 800, 1e-7)):
-        after, progress = run(operator, p.reshape(grid.shape), duration, step)
-        np.testing.assert_allclose(after.reshape(-1), expm(duration * generator) @ p, atol=atol)
-        assert progress.steps <= most_steps
 
 
 # --- Ornstein-Uhlenbeck with a correlated precision ----------------------------------------------------------------
-
-PRECISION, CENTRE, BETA = tensor([[2.0, 0.8], [0.8, 1.0]]), tensor([0.3, -0.2]), 1.3
-PRIOR_MEAN, PRIOR_COVARIANCE = tensor([0.8, -0.5]), tensor([[0.5, -0.2], [-0.2, 0.4]])
-MATRIX, NOISE = tensor([[1.0, 0.5], [-0.3, 1.0]]), tensor([[0.3, 0.1], [0.1, 0.4]])
-
-
-def transition(mean, covariance, duration):
-    rates, vectors = torch.linalg.eigh(PRECISION)
-    flow = vectors @ torch.diag(torch.exp(-rates * duration)) @ vectors.T
-    stationary = torch.linalg.inv(PRECISION) / BETA
-    return CENTRE + flow @ (mean - CENTRE), stationary + flow @ (covariance - stationary) @ flow
-
-
-def kalman(times, values):
-    mean, covariance, evidence, now = PRIOR_MEAN, PRIOR_COVARIANCE, 0.0, 0.0
-    for time, y in zip(times, tensor(values), strict=True):
-        (mean, covariance), now = transition(mean, covariance, time - now), time
-        present = ~torch.isnan(y)
-        if present.any():
-            h = MATRIX[present]
-            total = h @ covariance @ h.T + NOISE[present][:, present]
-            evidence += MultivariateNormal(h @ mean, total).log_prob(y[present]).item()
-            gain = covariance @ h.T @ torch.linalg.inv(total)
-            mean, covariance = mean + gain @ (y[present] - h @ mean), covariance - gain @ h @ covariance
-    return mean, covariance, evidence
-
-
-def ou(prior=None, observation=None):
-    return jf.StateSpaceModel(
-        prior or MultivariateNormal(PRIOR_MEAN, PRIOR_COVARIANCE),
-        jf.LangevinSDE(jf.Quadratic(CENTRE, PRECISION), BETA),
-        observation or jf.LinearGaussian(MATRIX, NOISE),
-    )
-
-
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def moments(grid: Grid, p: np.ndarray) -> np.ndarray:
-    mass = p.reshape(-1) / p.sum()
-    mean = mass @ grid.points
-    centred = grid.points - mean
-    return np.append(mean, (mass[:, None] * centred).T @ centred)
-
-
-@pytest.mark.parametrize("axis", ["time", "space"])
-def test_second_order(axis):
-    def moments_after(cells: int, step: float) -> np.ndarray:
-        grid = plane(-5.0, 5.0, cells, cells)
-        operator = operator_on(grid, BETA, lambda x: jf.Quadratic(CENTRE, PRECISION)(torch.as_tensor(x)).numpy())
-        start = MultivariateNormal(PRIOR_MEAN, PRIOR_COVARIANCE).log_prob(torch.as_tensor(grid.points)).exp().numpy()
-        return moments(grid, run(operator, start.reshape(grid.shape), 0.4, step)[0])
-
-    if axis == "time":
-        exact = moments_after(60, 1e-3)
-        errors = [np.abs(moments_after(60, step) - exact).max() for step in (0.1, 0.05, 0.025)]
-    else:
-        mean, covariance = transition(PRIOR_MEAN, PRIOR_COVARIANCE, 0.4)
-        exact = np.append(mean.numpy(), covariance.numpy())
-        errors = [np.abs(moments_after(cells, 5e-3) - exact).max() for cells in (40, 80, 160)]
-        # Second order also means a small constant: cells of 1/16 of a unit, laws of width 0.6.
-        assert errors[-1] < 0.2 * (10.0 / 160) ** 2
-    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
-    np.testing.assert_allclose(slopes, 2.0, atol=0.25)
-
 
 TIMES = [0.0, 0.2, 0.5, 1.1, 1.3]
 VALUES = [[0.5, -0.9], [NAN, 0.3], [NAN, NAN], [1.2, NAN], [-0.4, 0.1]]
@@ -279,17 +127,6 @@ def test_rotated_double_well_is_a_product_of_two_lines():
     assert (result.log_evidence - evidence).abs().max() < 2e-3
     means = torch.cat([line.final.mean for line in lines])
     assert (turn @ result.final.mean - means).abs().max() < 1e-3
-
-
-def coupled_filter(**options) -> jf.GridFilter:
-    def potential(x):
-        first, second = x[..., 0], x[..., 1]
-        push = 0.3 * first * second**2 / (1 + second**2)
-        return (first**2 - 1) ** 2 + 0.5 * (second - first) ** 2 + push
-
-    prior = MultivariateNormal(tensor([0.5, 0.0]), 0.5 * EYE)
-    sde = jf.LangevinSDE(jf.Potential(potential, 2), 1.0)
-    return jf.GridFilter(jf.StateSpaceModel(prior, sde, jf.LinearGaussian([[1.0, 0.0]], [[0.2]])), **options)
 
 
 @pytest.mark.parametrize("bounds", [(-3.5, 3.5), None])

@@ -164,6 +164,21 @@ def test_priors_that_are_not_normal():
     assert info.status == "ok"
 
 
+class Silent(MultivariateNormal):
+    """A normal law that does not tell its support."""
+
+    @property
+    def support(self):
+        raise NotImplementedError
+
+
+def test_prior_that_does_not_tell_its_support():
+    law = Silent(torch.tensor([0.4]).double(), torch.tensor([[0.09]]).double(), validate_args=False)
+    belief = jf.GridFilter(model(prior=law)).init(torch.Generator())
+    x = torch.linspace(-0.5, 1.3, 7, dtype=torch.float64).unsqueeze(-1)
+    torch.testing.assert_close(belief.log_prob(x), law.log_prob(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("bounds", [None, (-4.0, 4.0)])
 def test_belief_is_a_law(bounds):
     filter_ = jf.GridFilter(model(jf.SineQuadratic(1)), bounds=bounds)

@@ -11,7 +11,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from plane_problems import EYE, NAN, ZERO, chain, gen, noise_of, normals, seen
+from filter_problems import EYE, NAN, ZERO, chain, gen, noise_of, normals, seen
 from scipy import stats
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal

@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from plane_problems import EYE, NAN, ZERO, Sensor, gen, noise_of, seen
+from filter_problems import EYE, NAN, ZERO, Sensor, gen, noise_of, seen
 from scipy import stats
 from torch import Tensor
 from torch.distributions import Independent, Normal

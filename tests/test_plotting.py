@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 import jkofilter as jf
 from jkofilter import plotting
+from jkofilter.study_plotting import filter_error_figure
 
 Run = tuple[jf.FilterResult, torch.Tensor, jf.ObservationSeries]
 LABELS = plotting.Labels("time, kyr", "state, mm", "reading, V", "a title")
@@ -150,6 +152,31 @@ def test_box_plots_without_any_comparison_still_draw() -> None:
     table = records(1)
     axis = axis_with(plotting.box_plots(table[table["filter"] == "grid"], "grid"), "KL(grid \u2016 filter), nats")
     assert axis.texts[0].get_text() == "nothing to show"
+
+
+LONG = ["grid", "JKO", "particles, 100000", "ensemble Kalman", "unscented Kalman", "particles, same time"]
+
+
+def test_names_under_box_plots_do_not_overlap() -> None:
+    table = pd.concat([records(2).query("filter == 'jko'").assign(filter=name) for name in LONG])
+    figure = plotting.box_plots(table, "grid")
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = [tick.get_window_extent() for tick in axis.get_xticklabels()]
+        assert len(boxes) >= 5
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_seven_filters_of_a_study_look_different() -> None:
+    names = [*LONG[1:], "grid", "exact"]
+    rows = [
+        {"scenario": f"d = {d}", "dim": d, "filter": name, "mean_error": 0.1, "log_evidence_error": 0.1, "seconds": 1.0}
+        for name in names
+        for d in (2, 4)
+    ]
+    for axis in filter_error_figure(pd.DataFrame(rows), names).axes:
+        assert len({line.get_color() for line in axis.lines}) == 7
+        assert len({line.get_marker() for line in axis.lines}) == 7
 
 
 def test_the_same_data_give_the_same_picture(run: Run) -> None:

@@ -119,6 +119,33 @@ def test_other_sensors_show_their_likelihood_and_missing_readings_nothing() -> N
     assert len(with_reading.axes[0].collections) == len(without.axes[0].collections) + 1
 
 
+class Within(jf.LinearGaussian):
+    """Readings beyond a distance from the state are impossible."""
+
+    def log_likelihood(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.where((x - y).abs().amax(-1) < 1, super().log_likelihood(y, x), -math.inf)
+
+
+def test_a_reading_that_is_impossible_all_over_the_panel_draws_nothing_and_in_part_of_it_the_rest() -> None:
+    model = jf.StateSpaceModel(PRIOR, POTENTIAL, Within(EYE, EYE))
+    readings = (jf.ObservationSeries([0.5], [[value] * 2]) for value in (math.nan, 50.0, 0.1))
+    counts = []
+    for series in readings:
+        figure = posterior_panels(BELIEFS[:1], model, series=series)
+        figure.draw_without_rendering()
+        counts.append(len(figure.axes[0].collections))
+    assert counts == [counts[0], counts[0], counts[0] + 1]
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (9, 1), (9,)])
+def test_a_path_that_does_not_go_with_the_readings_is_refused(shape: tuple[int, ...]) -> None:
+    model = jf.StateSpaceModel(PRIOR, POTENTIAL, SENSOR)
+    with pytest.raises(jf.InputError, match=r"path must hold .* with 9 readings"):
+        posterior_panels(BELIEFS, model, torch.zeros(shape).double(), SERIES)
+    with pytest.raises(jf.InputError, match="with no series"):
+        posterior_panels(BELIEFS, model, torch.zeros(9, 2).double())
+
+
 def test_beliefs_off_the_plane_are_refused() -> None:
     line = jf.GaussianBelief(0.0, torch.zeros(1).double(), torch.eye(1).double())
     model = jf.StateSpaceModel(PRIOR, POTENTIAL, SENSOR)

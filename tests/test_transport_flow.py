@@ -219,6 +219,13 @@ def test_a_potential_without_a_bottom_ends_in_an_error_that_names_the_time() -> 
         jf.solve_jko(NORMAL, sde, 2.0, 0.1, pool=256)
 
 
+def test_a_flow_carried_on_that_fails_names_its_own_time() -> None:
+    past = jf.solve_jko(NORMAL, OU, 0.2, 0.1, pool=64)
+    wild = jf.LangevinSDE(jf.Potential(lambda x: -1e6 * x.square().sum(-1), 2))
+    with pytest.raises(jf.FilterError, match=r"^no JKO step succeeds at time 0\.2, "):
+        jf.solve_jko(past, wild, 0.5, 0.5, "implicit-euler", pool=64)
+
+
 def test_a_gradient_that_turns_nan_midway_ends_in_an_error() -> None:
     wall = jf.Potential(
         lambda x: torch.where(x[..., 0] > 5, torch.nan, 0.0) - 8 * x[..., 0] + 0.5 * x.square().sum(-1), 2

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _FLOOR = 740.0
@@ -59,7 +60,7 @@ class GridBelief:
 
     @cached_property
     def _log_density(self) -> Array:
-        return np.asarray(self.log_density.detach().cpu().double().numpy())
+        return as_array(self.log_density)
 
     @cached_property
     def masses(self) -> Array:
@@ -92,7 +93,7 @@ class GridBelief:
 
         A cubic spline through the cells, with quadratic tails beyond them, or -inf beyond closed ends.
         """
-        points = checked_points(x, 1).detach().cpu().double().numpy()
+        points = as_array(checked_points(x, 1))
         return torch.as_tensor(self.evaluate(points)).to(self.log_density)
 
     @cached_property

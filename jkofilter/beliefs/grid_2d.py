@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.beliefs.grid import GridBelief
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _FLOOR = 740.0
@@ -51,7 +52,7 @@ class GridBelief2D:
 
     @cached_property
     def _log_density(self) -> Array:
-        return np.asarray(self.log_density.detach().cpu().double().numpy())
+        return as_array(self.log_density)
 
     @cached_property
     def masses(self) -> Array:
@@ -86,7 +87,7 @@ class GridBelief2D:
         A bicubic spline through the cells (bilinear for a law with hard edges), with Gaussian tails beyond them, or
         -inf beyond closed sides.
         """
-        points = checked_points(x, 2).detach().cpu().double().numpy()
+        points = as_array(checked_points(x, 2))
         return torch.as_tensor(self.evaluate(points)).to(self.log_density)
 
     def marginal(self, coordinate: int) -> GridBelief:

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.differences import first_difference
 from jkofilter.numerics.mesh import continue_log_density
 
@@ -42,7 +43,7 @@ class QuantileBelief:
 
     @cached_property
     def _arrays(self) -> tuple[Array, Array]:
-        return self.nodes.cpu().double().numpy(), self.log_density.cpu().double().numpy()
+        return as_array(self.nodes), as_array(self.log_density)
 
     @cached_property
     def _spline(self) -> CubicSpline:
@@ -68,7 +69,7 @@ class QuantileBelief:
 
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any point, (n,): cubic spline between nodes, quadratic tails beyond them."""
-        points = checked_points(x, 1).detach().cpu().double().numpy()[:, 0]
+        points = as_array(checked_points(x, 1))[:, 0]
         value = continue_log_density(*self._arrays, points, self._spline(points))
         return torch.as_tensor(value).to(self.nodes)
 

@@ -145,15 +145,3 @@ def log_likelihood_without_nan(model: StateSpaceModel, y: Tensor, x: Tensor, tim
 def occasion(y: Tensor, time: float) -> str:
     """When and for which reading something went wrong, for the message."""
     return f"at time {time:g} for reading {y.tolist()}"
-
-
-def require_finite_potential(model: StateSpaceModel, x: Tensor) -> None:
-    """Raise InputError unless the potential and its gradient are finite, and of the right shape, at ``x`` (n, d)."""
-    value, gradient = model.sde.potential(x), model.sde.potential.gradient(x)
-    if value.shape != x.shape[:1] or gradient.shape != x.shape:
-        raise InputError(
-            f"potential must give values (n,) and gradients (n, d), but {tuple(x.shape)} gave "
-            f"{tuple(value.shape)} and {tuple(gradient.shape)}."
-        )
-    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
-        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")

@@ -152,7 +152,7 @@ class BenesFilter(Runnable):
         # The information form keeps the variance positive however sharp the reading.
         variance = 1 / (1 / now.variance + matrix.mT @ weighed)
         centre = now.centre + variance[0] * (weighed.mT @ innovation)
-        log_evidence = gaussian_log_density(innovation, spread) + _log_mass(centre, variance, now.kappa)
+        log_evidence = gaussian_log_density(innovation, spread).item() + _log_mass(centre, variance, now.kappa)
         log_evidence -= _log_mass(now.centre, now.variance, now.kappa)
         after = BenesBelief(now.time, centre, variance, now.kappa, now.log_evidence + log_evidence)
         return after, StepInfo(log_evidence=log_evidence, seconds=perf_counter() - start)

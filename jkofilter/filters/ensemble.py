@@ -16,6 +16,7 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
+from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
 
 
@@ -105,11 +106,11 @@ class EnsembleKalmanFilter(Runnable):
         cross = readings.mT @ states / (self.members - 1)
         factor, jitter = safe_cholesky(innovation_covariance)
         gain = torch.cholesky_solve(cross, factor)
-        draws = torch.randn(foreseen.shape, generator=generator, dtype=x.dtype, device=x.device)
+        draws = standard_normal(foreseen, generator)
         # Perturbations with a mean of exactly zero leave the ensemble mean at the Kalman update of the mean.
         perturbations = (draws - draws.mean(0)) @ safe_cholesky(noise)[0].mT
         x = x + (target + perturbations - foreseen) @ gain
-        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance)
+        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance).item()
         after = self._belief(now.time, x, now.log_evidence + increment)
         details = {"jitter": jitter} if jitter else {}
         return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, details=details)

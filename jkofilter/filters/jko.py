@@ -26,9 +26,10 @@ from jkofilter.filters.base import (
     checked_reading,
     log_likelihood_without_nan,
     occasion,
-    require_finite_potential,
 )
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.sde import require_finite_potential
+from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, prior_support, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.mesh import adapt
 from jkofilter.transport.assimilation import UpdateSettings, assimilate
 from jkofilter.transport.belief import TransportBelief, prior_pool
@@ -57,9 +58,9 @@ class JKOFilter(Runnable):
     """Filter of a hidden Langevin diffusion whose belief is a density, in any dimension.
 
     In one dimension ("quantile") monotone maps of the line carry nodes and masses, and Bayes multiplies masses. In
-    more ("ridge", "icnn") Brenier maps carry a pool of particles with their density; readings are taken in by tempered
-    sequential Monte Carlo in the base space of the maps, and a law fitted to the posterior keeps the cost of every
-    reading the same.
+    more ("ridge", "icnn", "soft-maximum") Brenier maps carry a pool of particles with their density; readings are taken
+    in by tempered sequential Monte Carlo in the base space of the maps, and a law fitted to the posterior keeps the
+    cost of every reading the same.
 
     Attributes:
         model: what is tracked.
@@ -67,23 +68,24 @@ class JKOFilter(Runnable):
             one fails.
         scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable, "quantile" only), "bdf2" (second
             order), or "implicit-euler" (the classical JKO step).
-        transport: "quantile", "ridge", "icnn", or an engine with settings of its own; "auto" is "quantile" in one
-            dimension and "ridge" in more.
-        nodes: how many nodes carry the density ("quantile").
+        transport: "quantile", "ridge" (convex ridge splines), "icnn" (input-convex networks), "soft-maximum" (soft
+            maxima of quadratics, for potentials of several modes), or an engine with settings of its own; "auto" is
+            "quantile" in one dimension and "ridge" in more.
+        nodes: how many nodes carry the density ("quantile" only).
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
-            after sharp readings; None takes steps of ``step`` throughout. For "quantile"; the others take fixed steps.
+            after sharp readings; None takes steps of ``step`` throughout. "quantile" only; the others take fixed steps.
         pool: how many particles carry the density (not "quantile").
         assimilation: how readings are taken in (not "quantile").
         on_failure: "raise" a FilterError when a step fails, or "report" it in StepInfo.status and keep the belief.
 
     Raises:
-        InputError: a setting cannot be used.
+        InputError: a setting cannot be used, or is another transport's and not at its default.
     """
 
     model: StateSpaceModel
     step: float = 0.05
     scheme: Scheme = "sdirk2"
-    transport: Literal["auto", "quantile", "ridge", "icnn"] | Engine = "auto"
+    transport: Literal["auto", "quantile", "ridge", "icnn", "soft-maximum"] | Engine = "auto"
     nodes: int = 400
     tolerance: float | None = 3e-4
     pool: int = 4096
@@ -107,15 +109,26 @@ class JKOFilter(Runnable):
             raise InputError(f"tolerance must be positive, or None for fixed steps, got {self.tolerance!r}.")
         if self.on_failure not in ("raise", "report"):
             raise InputError(f"on_failure must be 'raise' or 'report', got {self.on_failure!r}.")
+        self._refuse_settings_without_effect()
+
+    def _refuse_settings_without_effect(self) -> None:
+        if self._on_the_line:
+            unused, why = ("pool", "assimilation"), "it is for the transports of particles, such as 'ridge'"
+        else:
+            unused, why = ("nodes", "tolerance"), "it is for the quantile transport of one dimension"
+        for name in unused:
+            if getattr(self, name) != getattr(JKOFilter, name):
+                raise InputError(f"{name} has no effect here and must be left at its default: {why}.")
 
     @property
     def _on_the_line(self) -> bool:
         return self.transport == "quantile" or (self.transport == "auto" and self.model.dim == 1)
 
     def _check_transport(self) -> None:
-        if isinstance(self.transport, str) and self.transport not in ("auto", "ridge", "icnn"):
+        if isinstance(self.transport, str) and self.transport not in ("auto", "ridge", "icnn", "soft-maximum"):
             raise InputError(
-                f"transport must be 'auto', 'quantile', 'ridge', 'icnn' or an engine, got {self.transport!r}."
+                "transport must be 'auto', 'quantile', 'ridge', 'icnn', 'soft-maximum' or an engine, got "
+                f"{self.transport!r}."
             )
         if self.scheme not in TRANSPORT_SCHEMES:
             raise InputError(
@@ -136,7 +149,7 @@ class JKOFilter(Runnable):
         if self._on_the_line:
             return self._init_on_the_line()
         x = prior_draws(self.model.prior, self.pool, generator)
-        require_finite_potential(self.model, x)
+        require_finite_potential(self.model.sde, x)
         return TransportBelief(0.0, self.model.prior, (), prior_pool(self.model.prior, x), x)
 
     def predict(
@@ -156,7 +169,7 @@ class JKOFilter(Runnable):
         start = clock.perf_counter()
         stepper = Stepper(self.model.sde, engine_of(self.transport), cast(TransportScheme, self.scheme))
         try:
-            carried = carry(stepper, now.pool, duration, self.step, None, generator)
+            carried = carry(stepper, now.pool, duration, self.step, None, generator, now.time)
         except FilterError as error:
             if self.on_failure == "raise":
                 raise FilterError(f"predicting from time {now.time:g}: {error}") from error
@@ -217,7 +230,7 @@ class JKOFilter(Runnable):
                 "normalised prior without such sharp edges, singularities or long tails."
             )
         core = density.x[density.log_density > density.log_density.max() - PRIOR_CORE]
-        require_finite_potential(self.model, self._points(core))
+        require_finite_potential(self.model.sde, self._points(core))
         return self._belief(density, 0.0, 0.0)
 
     def _predict_on_the_line(self, belief: Belief, duration: float) -> tuple[QuantileBelief, StepInfo]:
@@ -235,9 +248,10 @@ class JKOFilter(Runnable):
         try:
             density, stats = flow(_density(now), duration, self._slopes, float(self.model.sde.beta), settings)
         except FilterError as error:
+            message = f"predicting from time {now.time:g}: {error}"
             if self.on_failure == "raise":
-                raise
-            return now, StepInfo(status=str(error), seconds=clock.perf_counter() - start)
+                raise FilterError(message) from error
+            return now, StepInfo(status=message, seconds=clock.perf_counter() - start)
         after = self._belief(density, now.time + duration, now.log_evidence)
         return after, StepInfo(seconds=clock.perf_counter() - start, details=_details(stats))
 
@@ -256,7 +270,7 @@ class JKOFilter(Runnable):
         prior = before.evaluator()
 
         def log_posterior(x: Array) -> Array:
-            return prior(x) + _array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
+            return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
 
         try:
             # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
@@ -271,41 +285,27 @@ class JKOFilter(Runnable):
 
     def _log_prior(self, x: Array) -> Array:
         """Log density of the prior, minus infinity outside its support."""
-        prior, points = self.model.prior, self._points(x)
-        # NotImplementedError is how torch says that a distribution has none.
-        try:
-            support = prior.support
-        except NotImplementedError:
-            support = None
-        if support is None:
+        if prior_support(self.model.prior) is None:
             raise InputError("prior must have a support; set that property of the distribution.")
-        # constraints.real takes a state for d numbers, constraints.real_vector for one.
-        inside = support.check(points).reshape(x.size, -1).all(-1)
-        value = torch.full((x.size,), -torch.inf, dtype=points.dtype, device=points.device)
-        if inside.any():
-            value[inside] = prior.log_prob(points[inside])
+        value = prior_log_prob(self.model.prior, self._points(x))
         if torch.isnan(value).any():
             raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
-        return _array(value)
+        return as_array(value)
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
 
     def _slopes(self, x: Array) -> tuple[Array, Array]:
         points, potential = self._points(x), self.model.sde.potential
-        return _array(potential.gradient(points))[:, 0], _array(potential.hessian(points))[:, 0, 0]
+        return as_array(potential.gradient(points))[:, 0], as_array(potential.hessian(points))[:, 0, 0]
 
     def _belief(self, density: QuantileDensity, time: float, log_evidence: float) -> QuantileBelief:
         nodes, log_density = self._points(density.x)[:, 0], self._points(density.log_density)[:, 0]
         return QuantileBelief(time, nodes, log_density, log_evidence)
 
 
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().to(device="cpu", dtype=torch.float64).numpy()
-
-
 def _density(belief: QuantileBelief) -> QuantileDensity:
-    return QuantileDensity(_array(belief.nodes), _array(belief.log_density))
+    return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
 
 
 def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:

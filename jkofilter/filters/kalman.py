@@ -110,7 +110,7 @@ class KalmanFilter(Runnable):
         engine = _engine(now.mean, now.covariance, int(present.sum()))
         engine.update(reading[present].cpu().numpy(), R=noise.cpu().numpy(), H=matrix.cpu().numpy())
         innovation = reading[present] - matrix @ now.mean
-        increment = gaussian_log_density(innovation, symmetrised(matrix @ now.covariance @ matrix.mT) + noise)
+        increment = gaussian_log_density(innovation, symmetrised(matrix @ now.covariance @ matrix.mT) + noise).item()
         after = GaussianBelief(
             now.time,
             torch.from_numpy(engine.x).to(now.mean),

@@ -21,8 +21,9 @@ from jkofilter.filters.base import Runnable, checked_belief, checked_duration, c
 from jkofilter.flows.cloud import check_count, equal_cloud
 from jkofilter.flows.stepped import Stepper, equal_steps
 from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
-from jkofilter.tabulation import Tabulated, as_array, tabulated_belief, tabulated_prior
+from jkofilter.tabulation import Tabulated, tabulated_belief, tabulated_prior
 
 _CELLS = {1: 1000, 2: 100}
 _FEWEST_CELLS = 50

@@ -130,7 +130,9 @@ class UnscentedKalmanFilter(Runnable):
             raise FilterError(f"observation function is not finite at a sigma point at time {now.time:g}; check it.")
         covariance = symmetrised(torch.from_numpy(engine.P).to(like))
         factor, jitter = safe_cholesky(covariance)
-        increment = gaussian_log_density(torch.from_numpy(engine.y).to(like), torch.from_numpy(engine.S).to(like))
+        increment = gaussian_log_density(
+            torch.from_numpy(engine.y).to(like), torch.from_numpy(engine.S).to(like)
+        ).item()
         after = GaussianBelief(
             now.time,
             torch.from_numpy(engine.x).to(like),

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points, Scalars, State
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import sample_prior
+from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.mixtures import mixture_log_prob
 from jkofilter.numerics.resampling import resample
@@ -99,7 +100,7 @@ class Mixture:
     def sample(self, n: int, generator: Generator) -> Points:
         """``n`` draws, (n, d)."""
         means = self.means[resample(self.log_masses, "systematic", generator, n)]
-        return means + self.deviation * _normal(means, generator)
+        return means + self.deviation * standard_normal(means, generator)
 
     def wider(self) -> Mixture:
         """The same with wider components, to draw proposals from."""
@@ -157,10 +158,6 @@ def entropy_temperature(sde: LangevinSDE, regularisation: float, corrected: bool
     """
     temperature = 1.0 / float(sde.beta)
     return temperature * (1.0 - 0.5 * regularisation) if corrected else temperature
-
-
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def _even_normal(n: int, like: State, generator: Generator) -> Points:

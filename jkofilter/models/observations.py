@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, require_spd
+from jkofilter.numerics.draws import standard_normal
+from jkofilter.numerics.linalg import gaussian_log_density
 
 
 @runtime_checkable
@@ -31,10 +33,6 @@ class ObservationModel(Protocol):
         ...
 
 
-def _normal(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
 def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
     """``y`` in the type of ``output`` (n, p), what the function called ``name`` made of ``x``, once they fit together.
 
@@ -50,18 +48,11 @@ def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
     return y.to(output)
 
 
-def gaussian_log_density(y: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def gaussian_log_likelihood(y: Reading, mean: Readings, covariance: Tensor) -> Scalars:
     """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
     present = ~torch.isnan(y)
-    residual = y[present] - mean[:, present]
-    covariance = covariance.to(residual)[present][:, present]
-    if residual.shape[1] == 1:
-        variance = covariance[0, 0]
-        return -0.5 * (residual[:, 0].square() / variance + torch.log(2 * math.pi * variance))
-    cholesky = torch.linalg.cholesky(covariance)
-    whitened = torch.linalg.solve_triangular(cholesky, residual.mT, upper=False)
-    log_det = 2 * torch.log(torch.diagonal(cholesky)).sum()
-    return -0.5 * (whitened.square().sum(0) + log_det + residual.shape[1] * math.log(2 * math.pi))
+    residuals = y[present] - mean[:, present]
+    return gaussian_log_density(residuals, covariance.to(residuals)[present][:, present])
 
 
 class NonlinearGaussian:
@@ -102,12 +93,12 @@ class NonlinearGaussian:
         """
         if y.shape != (self.dim,):
             raise InputError(f"y must hold {self.dim} components for this observation model, got {tuple(y.shape)}.")
-        return gaussian_log_density(y.to(x), self.predict(x), self.covariance)
+        return gaussian_log_likelihood(y.to(x), self.predict(x), self.covariance)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""
         mean = self.predict(x)
-        return mean + _normal(mean.shape, mean, generator) @ torch.linalg.cholesky(self.covariance).to(mean).mT
+        return mean + standard_normal(mean, generator) @ torch.linalg.cholesky(self.covariance).to(mean).mT
 
 
 class LinearGaussian(NonlinearGaussian):
@@ -169,7 +160,7 @@ class StudentT:
         mean = self.function(x)
         shape = torch.full_like(mean, self.degrees_of_freedom / 2)
         chi_square = 2 * torch._standard_gamma(shape, generator=generator)
-        noise = _normal(mean.shape, mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
+        noise = standard_normal(mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
         return mean + self.scale.to(mean) * noise
 
 
@@ -217,4 +208,4 @@ class StochasticVolatility:
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """exp(x / 2) times standard normals."""
-        return torch.exp(0.5 * x) * _normal(x.shape, x, generator)
+        return torch.exp(0.5 * x) * standard_normal(x, generator)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor
-from jkofilter.models.observations import NonlinearGaussian, gaussian_log_density
+from jkofilter.models.observations import NonlinearGaussian, gaussian_log_likelihood
 
 
 class RangeBearing(NonlinearGaussian):
@@ -65,7 +65,7 @@ class RangeBearing(NonlinearGaussian):
             raise InputError(f"y must hold 2 components for this observation model, got {tuple(y.shape)}.")
         seen, reading = self.predict(x), y.to(x)
         nearest = reading[1] - short_way(reading[1] - seen[:, 1])
-        return gaussian_log_density(reading, torch.stack([seen[:, 0], nearest], -1), self.covariance)
+        return gaussian_log_likelihood(reading, torch.stack([seen[:, 0], nearest], -1), self.covariance)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """Readings, bearings from -pi to pi."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.potentials import Potential
 
@@ -43,3 +45,15 @@ class LangevinSDE:
     def variance_rate(self) -> float:
         """2/beta: variance the noise adds to each coordinate per unit of time."""
         return 2.0 / float(self.beta)
+
+
+def require_finite_potential(sde: LangevinSDE, x: Points) -> None:
+    """Raise InputError unless the potential and its gradient are finite, and of the right shape, at ``x`` (n, d)."""
+    value, gradient = sde.potential(x), sde.potential.gradient(x)
+    if value.shape != x.shape[:1] or gradient.shape != x.shape:
+        raise InputError(
+            f"potential must give values (n,) and gradients (n, d), but {tuple(x.shape)} gave "
+            f"{tuple(value.shape)} and {tuple(gradient.shape)}."
+        )
+    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
+        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")

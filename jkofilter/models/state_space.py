@@ -9,7 +9,9 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 
+from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
@@ -98,6 +100,28 @@ def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:
         if gpus:
             torch.cuda.manual_seed_all(seed)
         return prior.sample(torch.Size([n])).detach()
+
+
+def prior_support(prior: Distribution) -> Constraint | None:
+    """Where a prior has mass, or None where it does not tell."""
+    # NotImplementedError is how torch says that a distribution has none.
+    try:
+        return prior.support
+    except NotImplementedError:
+        return None
+
+
+def prior_log_prob(prior: Distribution, x: Points) -> Scalars:
+    """Log density of a prior at any points, (n,): minus infinity outside its support, if it tells it."""
+    support = prior_support(prior)
+    if support is None:
+        return prior.log_prob(x).detach()
+    # constraints.real takes a state for d numbers, constraints.real_vector for one.
+    inside = support.check(x).reshape(len(x), -1).all(-1)
+    value = x.new_full((len(x),), -torch.inf)
+    if inside.any():
+        value[inside] = prior.log_prob(x[inside]).detach().to(value)
+    return value
 
 
 def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float, generator: Generator) -> Tensor:

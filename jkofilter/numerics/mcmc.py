@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
+from jkofilter.numerics.draws import standard_normal, uniform
 
 LogTarget: TypeAlias = Callable[[Points], Scalars]
 AuxiliaryFunction: TypeAlias = Callable[[Points, Scalars], Points]
@@ -40,19 +41,11 @@ class Moved:
     evaluations: float
 
 
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
-def _uniform(like: Tensor, generator: Generator) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
 def _chosen(
     z: Points, value: Scalars, proposal: Points, new: Scalars, log_ratio: Scalars, generator: Generator
 ) -> Moved:
     # A ratio that is NaN comes of -inf on both sides; comparing it is False, and the particle stays.
-    accept = _uniform(value, generator).log() < log_ratio
+    accept = uniform(value, generator).log() < log_ratio
     moved = torch.where(accept.unsqueeze(-1), proposal, z)
     return Moved(moved, torch.where(accept, new, value), accept.double().mean().item(), 1.0)
 
@@ -62,10 +55,10 @@ def elliptical_slice(z: Points, value: Scalars, log_target: LogTarget, generator
 
     No tuning, and never a rejection (Murray, Adams & MacKay 2010, figure 2).
     """
-    z, value, other = z.clone(), value.clone(), _normal(z, generator)
+    z, value, other = z.clone(), value.clone(), standard_normal(z, generator)
     start = z.clone()
-    threshold = value + _uniform(value, generator).log()
-    angle = 2 * math.pi * _uniform(value, generator)
+    threshold = value + uniform(value, generator).log()
+    angle = 2 * math.pi * uniform(value, generator)
     low, high = angle - 2 * math.pi, angle.clone()
     active, asked = torch.arange(len(value), device=z.device), 0
     for _ in range(_SHRINKS):
@@ -82,7 +75,7 @@ def elliptical_slice(z: Points, value: Scalars, log_target: LogTarget, generator
         left = angle[active] < 0
         low[active] = torch.where(left, angle[active], low[active])
         high[active] = torch.where(left, high[active], angle[active])
-        share = _uniform(angle[active], generator)
+        share = uniform(angle[active], generator)
         angle[active] = low[active] + share * (high[active] - low[active])
     n = max(len(value), 1)
     return Moved(z, value, 1 - active.numel() / n, asked / n)
@@ -98,7 +91,7 @@ def crank_nicolson(z: Points, value: Scalars, log_target: LogTarget, step: float
         step: between 0 and 1; 1 proposes independently of z.
         generator: the source of randomness.
     """
-    proposal = math.sqrt(1 - step**2) * z + step * _normal(z, generator)
+    proposal = math.sqrt(1 - step**2) * z + step * standard_normal(z, generator)
     new = log_target(proposal)
     return _chosen(z, value, proposal, new, new - value, generator)
 
@@ -115,7 +108,7 @@ def auxiliary_metropolis(
         InputError: phi gives another shape than z, or NaN.
     """
     centre = _centre(phi, z, value)
-    proposal = centre + _normal(z, generator)
+    proposal = centre + standard_normal(z, generator)
     new = log_target(proposal)
     back = _centre(phi, proposal, new)
     log_ratio = new - value + (z * back - 0.5 * back.square() - proposal * centre + 0.5 * centre.square()).sum(-1)

@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.transport.belief import TransportBelief, prior_log_prob, pushed_log_prob
+from jkofilter.models.state_space import prior_log_prob
+from jkofilter.transport.belief import TransportBelief, pushed_log_prob
 from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.pulled_back import PulledBack, refit
 

@@ -13,7 +13,7 @@ from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.models.state_space import sample_prior
+from jkofilter.models.state_space import prior_log_prob, sample_prior
 from jkofilter.transport.convex import ConvexPotential, Pool, inverse, push_log_prob
 
 _CHUNK = 8192
@@ -131,22 +131,6 @@ def pushed_log_prob(prior: Distribution, maps: tuple[ConvexPotential, ...], x: P
     lost[found] = prior_log_prob(prior, base[found]) - lost[found]
     total[finite] = lost
     return total
-
-
-def prior_log_prob(prior: Distribution, x: Points) -> Scalars:
-    """Log density of a prior at any points, (n,): minus infinity outside its support."""
-    # NotImplementedError is how torch says that a distribution has none.
-    try:
-        support = prior.support
-    except NotImplementedError:
-        support = None
-    if support is None:
-        return prior.log_prob(x).detach()
-    # constraints.real takes a state for d numbers, constraints.real_vector for one.
-    inside = support.check(x).reshape(len(x), -1).all(-1)
-    value = x.new_full((len(x),), -torch.inf)
-    value[inside] = prior.log_prob(x[inside]).detach()
-    return value
 
 
 def prior_pool(prior: Distribution, x: Points) -> Pool:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import sample_prior
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
@@ -88,13 +88,14 @@ def solve_jko(
     check_pool(pool, sde.dim)
     draws = prior_draws(law, pool, torch.Generator().manual_seed(seed))
     base = prior_pool(law, draws)
-    _check_potential(sde, base)
+    require_finite_potential(sde, base.x)
     generator = torch.Generator(device=draws.device).manual_seed(seed)
     now = base if past is None else pushed_through(past.maps, base)
-    carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator)
+    start = 0.0 if past is None else past.times[-1]
+    carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
     if past is None:
         return JKOFlow(law, carried.times, carried.maps, carried.infos, base)
-    times = past.times + tuple(past.times[-1] + time for time in carried.times[1:])
+    times = past.times + tuple(start + time for time in carried.times[1:])
     return JKOFlow(law, times, past.maps + carried.maps, past.infos + carried.infos, base)
 
 
@@ -103,7 +104,7 @@ class CarriedPool:
     """A pool taken through JKO steps.
 
     Attributes:
-        times: of every step, starting with zero.
+        times: of every step since the pool set out, starting with zero.
         maps: the potential of every step, one fewer than times.
         infos: what every step did.
         pool: the particles at the end.
@@ -116,14 +117,20 @@ class CarriedPool:
 
 
 def carry(
-    stepper: Stepper, pool: Pool, duration: float, step: float, tolerance: float | None, generator: Generator
+    stepper: Stepper,
+    pool: Pool,
+    duration: float,
+    step: float,
+    tolerance: float | None,
+    generator: Generator,
+    start: float,
 ) -> CarriedPool:
-    """Take a pool ``duration`` ahead; arguments as in ``solve_jko``.
+    """Take a pool of the law at time ``start`` ``duration`` ahead; the other arguments as in ``solve_jko``.
 
     Raises:
-        FilterError: a step fails however short; names the time since the start.
+        FilterError: a step fails however short; names the time.
     """
-    times, maps, infos, end = _Driver(stepper, duration, step, tolerance, generator).run(pool)
+    times, maps, infos, end = _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
     return CarriedPool(tuple(times), tuple(maps), tuple(infos), end)
 
 
@@ -161,14 +168,6 @@ def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
         )
 
 
-def _check_potential(sde: LangevinSDE, base: Pool) -> None:
-    value, gradient = sde.potential(base.x), sde.potential.gradient(base.x)
-    if value.shape != base.log_prob.shape or gradient.shape != base.x.shape:
-        raise InputError(f"potential must give values (n,) and gradients (n, d), got {tuple(value.shape)}.")
-    if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
-        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")
-
-
 def prior_draws(prior: Distribution, n: int, generator: Generator) -> Tensor:
     """Draws; those of a Gaussian are moved to its exact mean and covariance, which only removes noise from the fits."""
     try:
@@ -185,13 +184,17 @@ def prior_draws(prior: Distribution, n: int, generator: Generator) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Driver:
-    """Chooses the steps."""
+    """Chooses the steps.
+
+    It counts time from zero, which keeps short steps apart after a long past; errors add ``start``.
+    """
 
     stepper: Stepper
     duration: float
     step: float
     tolerance: float | None
     generator: Generator
+    start: float
 
     def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo], Pool]:
         state, times, maps, infos = FlowState(0.0, base), [0.0], [], []
@@ -214,8 +217,9 @@ class _Driver:
             growing = len(times) > STALLED and times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
             if (covered < STALL * min(self.step, self.duration) and not growing) or len(times) > MAX_STEPS:
                 raise FilterError(
-                    f"the flow stalls at time {state.time:g}: its last {STALLED} steps together cover less than "
-                    f"{STALL:g} of a step; check that the potential confines the law and is smooth where it has mass."
+                    f"the flow stalls at time {self.start + state.time:g}: its last {STALLED} steps together cover "
+                    f"less than {STALL:g} of a step; check that the potential confines the law and is smooth where it "
+                    "has mass."
                 )
         if maps:
             times[-1] = float(self.duration)
@@ -246,8 +250,9 @@ class _Driver:
                 return [half, end], tau * min(max(factor, 1.0), _GROW), halvings
             tau = tau * max(min(factor, 0.7), _SHRINK)
         raise FilterError(
-            f"no JKO step succeeds at time {state.time:g}, even {tau:.1e} long ({failure or 'error above tolerance'}); "
-            "check that the potential is finite, confining, and smooth where the law has mass."
+            f"no JKO step succeeds at time {self.start + state.time:g}, even {tau:.1e} long "
+            f"({failure or 'error above tolerance'}); check that the potential is finite, confining, and smooth where "
+            "the law has mass."
         ) from failure
 
 
