@@ -19,11 +19,20 @@ from matplotlib.figure import Figure
 from jkofilter.bench.folder import read_sweep
 from jkofilter.bench.records import RECORDS, key_of, latest, read_records
 from jkofilter.bench_plotting import box_figure, measured, time_to_accuracy
-from jkofilter.bench_tables import judged, leads, paired_table, published_table, run_table, summary_table
+from jkofilter.bench_tables import (
+    judged,
+    leads,
+    measures_of,
+    own_measures,
+    paired_table,
+    published_table,
+    run_table,
+    summary_table,
+)
 from jkofilter.errors import InputError
 from jkofilter.files import require_writable, written_whole
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
-from jkofilter.study_plotting import error_figure, filter_error_figure
+from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure
 
 SHOWN = (*ERRORS, "sd_ratio", *FLOW_ERRORS, "ess", "seconds")
 MAIN = ("kl_filter", "mean_error", "log_evidence_error")
@@ -116,14 +125,15 @@ def _page(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> str:
         commands=sweep.commands,
         environments=_environments(sweep.records),
         runs=len(sweep.records),
-        measures=MEASURES,
+        measures=measures_of(tables["runs"]),
     )
 
 
 def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     cases, filters = [case["name"] for case in known["cases"]], known["filters"]
     own = {title: _ordered(table[table["scenario"] == name], cases, filters) for title, table in tables.items()}
-    shown = [measure for measure in SHOWN if own["summary"][f"{measure}_median"].notna().any()]
+    known_here = (*SHOWN[:-1], *own_measures(own["runs"]), *SHOWN[-1:])
+    shown = [measure for measure in known_here if own["summary"][f"{measure}_median"].notna().any()]
     return {
         "name": name,
         "known": known,
@@ -161,7 +171,9 @@ def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[st
     if set(good["role"]) == {"method"}:
         published = [PublishedFigure(**figure) for figure in known["published"]]
         frame = good.rename(columns={"filter": "method"})
-        return {
+        own = [measure for measure in own_measures(good) if good[measure].notna().any()]
+        pictures = {"Medians over seeds, case by case": measures_figure(frame, own)} if own else {}
+        return pictures | {
             f"{MEASURES[measure]}, against {'dimension' if frame['dim'].nunique() > 1 else 'case'} and wall time": (
                 error_figure(frame, measure, published)
             )

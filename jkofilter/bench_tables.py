@@ -14,22 +14,36 @@ from jkofilter.numerics.intervals import median_interval
 
 RUN = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", "seconds")
 FIGURES = ("time", *(name for name in MEASURES if name != "seconds"), "log_evidence")
+ASIDE = ("remark", "threads", "started")
 GROUP = ["scenario", "case", "filter", "time"]
 COMPARED = (*ERRORS, *FLOW_ERRORS, "ess", "seconds")
 MORE_IS_BETTER = ("ess",)
 
 
 def run_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per run and judged time, with RUN, FIGURES, remark, threads and started; NaN for what there is not."""
+    """One row per run and judged time: RUN, FIGURES, measures of the cases' own, ASIDE; NaN for what there is not."""
+    records = list(records)
+    own = dict.fromkeys(name for record in records for figures in record["figures"] for name in figures)
+    names = [*FIGURES, *(name for name in own if name not in (*FIGURES, *RUN))]
     rows: list[dict[str, Any]] = []
     for record in records:
         common = {name: record[name] for name in RUN}
-        common |= {name: record.get(name, "") for name in ("remark", "threads", "started")}
+        common |= {name: record.get(name, "") for name in ASIDE}
         for figures in record["figures"] or [{}]:
-            rows.append(common | {name: figures.get(name) for name in FIGURES})
-    table = pd.DataFrame(rows, columns=[*RUN, *FIGURES, "remark", "threads", "started"])
+            rows.append(common | {name: figures.get(name) for name in names})
+    table = pd.DataFrame(rows, columns=[*RUN, *names, *ASIDE])
     # Infinities are text in the records, None is NaN.
-    return table.astype(dict.fromkeys(("seconds", *FIGURES), float))
+    return table.astype(dict.fromkeys(("seconds", *names), float))
+
+
+def own_measures(table: pd.DataFrame) -> list[str]:
+    """Names of the measures that are cases' own, of a table of ``run_table``."""
+    return [str(name) for name in table if name not in (*RUN, *FIGURES, *ASIDE)]
+
+
+def measures_of(table: pd.DataFrame) -> dict[str, str]:
+    """MEASURES and the cases' own, by name and in words."""
+    return dict(MEASURES) | {name: name.replace("_", " ") for name in own_measures(table)}
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +66,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         own = good.loc[good.index.intersection(group.index)]
         for time, at_time in own.groupby("time", dropna=False) if len(own) else [(np.nan, own)]:
             row = common | {"time": time}
-            for measure in MEASURES:
+            for measure in measures_of(table):
                 interval = median_interval(at_time[measure].to_numpy())
                 row |= {f"{measure}_{part}": value for part, value in interval._asdict().items()}
             rows.append(row)

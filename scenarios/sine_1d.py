@@ -31,6 +31,7 @@ PUBLISHED = (
     jf.PublishedFigure(MOKROV, "ICNN-JKO, tau 0.1, on a GPU", "jko", "kl_filter", 0.19, statistic="worst"),
     jf.PublishedFigure(MOKROV, "ICNN-JKO, tau 0.1, on a GPU", "jko", "kl_reference", 0.38, statistic="worst"),
     *published("dual JKO (Frogner & Poggio 2020)", "jko", (0.0095, 0.0257, 6883.0)),
+    *published("dual JKO (Frogner & Poggio 2020)", "dual-jko", (0.0095, 0.0257, 6883.0)),
     *published("bootstrap, 50,000 particles, KDE", "particle-kde", (0.0022, 0.0021, 16.0)),
     jf.PublishedFigure("prototype", "bootstrap, exact last transition", "particle-transition", "kl_filter", 9e-5),
     *published("1-D JKO, SDIRK2, tau 0.05, 400 nodes", "jko", (2e-7, 2e-7, 0.08), "prototype"),

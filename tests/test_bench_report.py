@@ -230,3 +230,19 @@ def test_every_figure_of_the_scenarios_is_of_a_filter_that_runs() -> None:
     assert {0.0082, 0.0088, 10_753.0, 0.0095, 0.0257, 6883.0, 0.0022, 0.0021, 2e-7} <= values
     assert {0.0007, 0.0263, 0.0191, 3.8, 0.025, 0.281, 7.4, 5e-4, 3e-3, 0.019, 277.0} <= values
     assert all(re.search(r"\d{4}|prototype|closed form", figure.source) for figure in found)
+
+
+def test_measures_of_a_case_of_its_own_are_in_the_tables_and_on_the_page(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "records.jsonl")
+    for seed, accuracy in enumerate((0.9, 0.8, 0.7)):
+        one = flow("JKO", "twonorm", 21, seed, 1.0)
+        file.append(one | {"figures": [{"time": 8.0, "ess": 0.5, "hit_rate": accuracy}]})
+    file.close()
+    command = {"command": "jkofilter bench s.py", "started": "now", "threads": 1, "workers": 1, "commit": None}
+    write_sweep(tmp_path, [described("flow", ["JKO"], [("twonorm", 21)], [])], command)
+    write_report(tmp_path)
+    assert pd.read_csv(tmp_path / "runs.csv")["hit_rate"].tolist() == [0.9, 0.8, 0.7]
+    assert pd.read_csv(tmp_path / "summary.csv")["hit_rate_median"].tolist() == [0.8]
+    page = (tmp_path / "report.html").read_text()
+    assert '<th class="n">hit rate</th>' in page
+    assert "Medians over seeds, case by case" in page
