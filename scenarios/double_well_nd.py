@@ -56,9 +56,9 @@ SCENARIO = jf.FlowStudy(
     cases=[case(d) for d in DIMS],
     methods={
         "JKO ridge spline": jf.jko(0.1),
-        "JKO ICNN alone": lambda problem, seed, seconds: jf.jko(0.1, transport=network(problem.dim))(
-            problem, seed, seconds
-        ),
+        "JKO ICNN alone": lambda problem, seed, seconds: jf.jko(
+            0.1, transport=network(problem.dim), pool=4096 if problem.dim == 2 else 8192
+        )(problem, seed, seconds),
         "particles + KDE": jf.particles(),
     },
     skip=frozenset({("JKO ICNN alone", "d = 32")}),

@@ -29,6 +29,7 @@ PUBLISHED = (
     jf.PublishedFigure(
         "floor, closed form", "exact JKO steps", "JKO implicit Euler", "symmetric_kl", 7e-4, "d = 12", 0.9
     ),
+    jf.PublishedFigure("floor, closed form", "second-order steps", "JKO SDIRK2", "symmetric_kl", 1e-6, "d = 12", 0.9),
 )
 
 
