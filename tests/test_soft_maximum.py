@@ -112,6 +112,19 @@ def test_the_explicit_step_of_a_mixture_is_a_soft_maximum() -> None:
     torch.testing.assert_close(psi.gradient(x), x - h * sde.potential.gradient(x))
 
 
+def test_flows_stored_before_pieces_could_bend_load_as_quadratics() -> None:
+    psi = random_potential(3, 4, 5)
+    bends = ("radii", "radial", "linear", "bias", "ridge")
+    old = SoftMaximum.from_parameters({n: value for n, value in psi.parameters().items() if n not in bends})
+    x = torch.randn(20, 3, generator=generator()).double()
+    z = (x.unsqueeze(1) - psi.centres) / psi.unit
+    values = psi.unit.square() * (
+        0.5 * torch.einsum("nmd,mde,nme->nm", z, psi.curvatures, z) + (psi.slopes * z).sum(-1)
+    )
+    expected = (psi.sharpness * (values + psi.unit.square() * psi.offsets)).logsumexp(-1) / psi.sharpness
+    torch.testing.assert_close(old(x), expected)
+
+
 def test_the_change_of_variables_keeps_the_mass() -> None:
     psi, law = random_potential(2, 4, 1), normal(1.0)
     step = 0.02
