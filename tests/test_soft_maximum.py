@@ -15,8 +15,8 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.transport.belief import prior_pool
 from jkofilter.transport.convex import Pool, inverse
 from jkofilter.transport.problem import StepProblem
-from jkofilter.transport.soft_maximum import SoftMaximum
-from jkofilter.transport.soft_maximum_engine import clusters, fitted
+from jkofilter.transport.soft_maximum import FLOOR, SoftMaximum
+from jkofilter.transport.soft_maximum_engine import bent, clusters, fitted, regions
 
 EYE = torch.eye(2, dtype=torch.float64)
 ENGINE = jf.SoftMaximumEngine(pieces=2)
@@ -34,11 +34,16 @@ def random_potential(d: int, pieces: int, seed: int, scale: float = 1.0, log_sha
         "deviations": (pieces, d, d),
         "slopes": (pieces, d),
         "offsets": (pieces,),
+        "radial": (pieces, 2),
+        "linear": (pieces, 3, d),
+        "bias": (pieces, 3),
+        "ridge": (pieces, 3),
     }
     draw = generator(seed)
     tensors = {name: scale * torch.randn(shape, generator=draw).double() for name, shape in shapes.items()}
     unit, sharpness = torch.tensor(1.7).double(), torch.tensor(log_sharpness).double()
-    return SoftMaximum(unit=unit, log_sharpness=sharpness, **tensors)
+    radii = torch.tensor([0.8, 2.0]).double()
+    return SoftMaximum(unit=unit, log_sharpness=sharpness, radii=radii, **tensors)
 
 
 def mixture(means: Tensor) -> tuple[jf.LangevinSDE, MixtureSameFamily]:
@@ -101,11 +106,23 @@ def test_the_explicit_step_of_a_mixture_is_a_soft_maximum() -> None:
     # V = -log sum_i exp(-beta |x - mu_i|^2 / 2): the curvature of a piece is 1 - h beta, and g is 1/h.
     root = math.sqrt(1 - h * beta - 1e-3) * EYE
     unit = torch.tensor(1.0).double()
-    psi = SoftMaximum(
-        torch.zeros(2, 2).double(), unit, root, torch.zeros(2, 2, 2).double(), h * beta * MODES,
-        -0.5 * h * beta * MODES.square().sum(-1), -torch.tensor(h).double().log(),
-    )  # fmt: skip
+    tensors = {"centres": torch.zeros(2, 2).double(), "unit": unit, "root": root, "slopes": h * beta * MODES}
+    tensors |= {"deviations": torch.zeros(2, 2, 2).double(), "log_sharpness": -torch.tensor(h).double().log()}
+    psi = SoftMaximum.from_parameters(tensors | {"offsets": -0.5 * h * beta * MODES.square().sum(-1)})
     torch.testing.assert_close(psi.gradient(x), x - h * sde.potential.gradient(x))
+
+
+def test_flows_stored_before_pieces_could_bend_load_as_quadratics() -> None:
+    psi = random_potential(3, 4, 5)
+    bends = ("radii", "radial", "linear", "bias", "ridge")
+    old = SoftMaximum.from_parameters({n: value for n, value in psi.parameters().items() if n not in bends})
+    x = torch.randn(20, 3, generator=generator()).double()
+    z = (x.unsqueeze(1) - psi.centres) / psi.unit
+    values = psi.unit.square() * (
+        0.5 * torch.einsum("nmd,mde,nme->nm", z, psi.curvatures, z) + (psi.slopes * z).sum(-1)
+    )
+    expected = (psi.sharpness * (values + psi.unit.square() * psi.offsets)).logsumexp(-1) / psi.sharpness
+    torch.testing.assert_close(old(x), expected)
 
 
 def test_the_change_of_variables_keeps_the_mass() -> None:
@@ -145,6 +162,40 @@ def test_the_start_is_a_map_along_the_velocity() -> None:
     assert torch.nn.functional.cosine_similarity(moved, velocity, dim=1).median() > 0.9
 
 
+def test_bends_leave_map_and_jacobian_as_they_are_on_average_over_each_region() -> None:
+    problem = step_problem(1024)
+    x = problem.pool.x
+    plain = ENGINE.begin(problem.sde, problem.pool, None)
+    labels = plain.pieces(x).values_and_gradients()[0].argmax(1)
+    rounded = bent(plain, x, labels, 1)
+    assert rounded.radial.shape == (2, 1)
+    for i in range(2):
+        own = labels == i
+        belongs = torch.nn.functional.one_hot(labels, 2).double()
+        for psi in (plain, rounded):
+            assert torch.linalg.eigvalsh(psi.curvatures).min() > 0
+        (_, a), (_, b) = (psi.pieces(x).values_and_gradients() for psi in (plain, rounded))
+        torch.testing.assert_close(
+            b[own, i].mean(0), a[own, i].mean(0), rtol=0, atol=FLOOR * problem.pool.x.abs().max()
+        )
+        one, other = (psi.pieces(x[own]).mean_hessian(belongs[own]).mean(0) for psi in (plain, rounded))
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("stationary", [False, True])
+def test_the_regions_are_the_basins_of_the_modes_also_near_the_stationary_law(stationary: bool) -> None:
+    means = torch.tensor([[0.0, 6.0], [5.0, -3.0], [-5.0, -3.0]]).double()
+    sde, law = mixture(means)
+    g = generator()
+    draws = means[torch.arange(900) % 3] + torch.randn(900, 2, generator=g).double()
+    x = draws if stationary else 4 * torch.randn(900, 2, generator=g).double()
+    found = regions(x, -sde.potential.gradient(x), 3, 1e-3).argmin(1)
+    basin = torch.cdist(x, means).argmin(1)
+    counts = torch.zeros(3, 3).index_put_((found, basin), torch.ones(900), accumulate=True)
+    assert counts.amax(1).sum() > 0.97 * 900
+    assert (counts.amax(0) > 0).all()
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 12])
 def test_a_fit_lowers_the_residual_whatever_the_number_of_pieces(pieces: int) -> None:
     problem = step_problem(1024)
@@ -182,7 +233,9 @@ def test_a_potential_that_is_not_finite_is_an_error() -> None:
         ENGINE.begin(free.sde, pool, None)
 
 
-@pytest.mark.parametrize("settings", [{"pieces": 0}, {"pieces": 2.5}, {"sharpness": 0.0}, {"sharpness": math.nan}])
+@pytest.mark.parametrize(
+    "settings", [{"pieces": 0}, {"pieces": 2.5}, {"bends": -1}, {"sharpness": 0.0}, {"sharpness": math.nan}]
+)
 def test_settings_that_cannot_be_used_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         jf.SoftMaximumEngine(**settings)  # type: ignore[arg-type]

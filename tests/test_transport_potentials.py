@@ -53,7 +53,10 @@ def network(seed: int = 3) -> ICNN:
 def soft_maximum(seed: int = 4) -> SoftMaximum:
     one, deviations = torch.tensor(1.5, dtype=torch.float64), 0.1 * normals(4, D, D, seed=seed)
     centres, slopes, offsets = normals(4, D, seed=seed + 1), normals(4, D, seed=seed + 2), normals(4, seed=seed + 3)
-    return SoftMaximum(centres, one, torch.linalg.cholesky(spd(D)), deviations, slopes, offsets, -one)
+    root, radii = torch.linalg.cholesky(spd(D)), torch.tensor([0.7, 2.0], dtype=torch.float64)
+    bends = 0.5 * normals(4, 2, seed=seed + 4), 0.5 * normals(4, 3, D, seed=seed + 5), normals(4, 3, seed=seed + 6)
+    ridge = 0.3 * normals(4, 3, seed=seed + 7)
+    return SoftMaximum(centres, one, root, deviations, slopes, offsets, -one, radii, *bends, ridge)
 
 
 FAMILIES: dict[str, Callable[[], ConvexPotential]] = {

@@ -1,4 +1,4 @@
-"""The JKO step over soft maxima of quadratics: regions from the velocity of the flow, then a quasi-Newton fit."""
+"""The JKO step over soft maxima: regions from the drift, then a quasi-Newton fit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ LLOYD, GATE, HISTORY = 30, 100, 20
 """Iterations of k-means and of the fit of the gates; corrections that L-BFGS keeps."""
 TIE = 1e-6
 """Weight of the gates' offsets squared, for labels that they separate completely."""
+CANDIDATES = 8
+"""Draws of which every centre of the start of k-means takes the best."""
 LEAST_STRETCH = 0.05
-FIXED = ("centres", "unit")
+LEVELS, STEEP = (-2.0, -1.0, 0.0, 1.0, 2.0), 3.0
+"""Where the bends of a piece begin, in units of length from its centre, and their steepness, in one over those."""
+SHARE = 0.5
+"""Share of a piece's curvature that its bends have at the start, in the direction where they have most."""
+FIXED = ("centres", "unit", "radii")
 """Parameters that are not trained."""
 WALL = 10.0
 """How far above the best objective a failed evaluation counts, in units of 1 + |best|."""
@@ -33,9 +39,9 @@ WALL = 10.0
 
 @dataclass(frozen=True)
 class SoftMaximumEngine:
-    """Steps over soft maxima of quadratics: for potentials of several modes, such as Gaussian mixtures.
+    """Steps over soft maxima of quadratics, plain or bent: for potentials of several modes, such as Gaussian mixtures.
 
-    The particles are divided into regions, one a piece, by their velocity. A step starts from the maps that carry each
+    The particles are divided into regions, one a piece, by their drift. A step starts from the maps that carry each
     region along its own mean velocity, and is fitted by L-BFGS on the whole pool.
 
     Attributes:
@@ -44,11 +50,12 @@ class SoftMaximumEngine:
         refinements: how often a stage is fitted on, with half of that, around the map just found, which takes out
             sampling noise.
         sharpness: of the start, in units of beta/h: at one, gates are as soft as those of an explicit step.
-        penalty: weight of the pieces' deviations from their common root, squared, and of log(sharpness / that of the
-            start), squared, in units of 1/beta. Gates too sharp for any particle to be in them cost nothing on the
-            pool, but the draws that fall into them are lost between the modes.
-        fit_tolerance: mean square velocity left by an affine field below which one piece does, times beta/4: nats of
-            KL per unit of time.
+        penalty: weight of the pieces' deviations from their common root, squared, and of log(sharpness), squared, both
+            less those of the start, in units of 1/beta. Gates too sharp for any particle to be in them cost nothing
+            on the pool, but the draws that fall into them are lost between the modes.
+        bends: to how many of the nearest other regions a piece may bend, which lets it mend the shape of its region:
+            shoulders, and draws lost between the modes. Zero takes quadratics; bends cost several times as much.
+        fit_tolerance: mean square drift left by an affine field below which one piece does, times beta/4.
     """
 
     pieces: int = 10
@@ -56,11 +63,14 @@ class SoftMaximumEngine:
     refinements: int = 1
     sharpness: float = 0.5
     penalty: float = 0.02
+    bends: int = 0
     fit_tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
         if not isinstance(self.pieces, int) or self.pieces < 1:
             raise InputError(f"pieces must be a positive integer, got {self.pieces!r}.")
+        if not isinstance(self.bends, int) or self.bends < 0:
+            raise InputError(f"bends must be an integer of zero or more, got {self.bends!r}.")
         if not 0 < self.sharpness < math.inf:
             raise InputError(f"sharpness must be positive and finite, got {self.sharpness!r}.")
 
@@ -68,10 +78,10 @@ class SoftMaximumEngine:
         """A short step on the regions of this pool.
 
         The last step's regions are no help: as a flow becomes stationary its maps become the identity and tell the
-        modes no longer apart, where the velocity still does.
+        modes no longer apart. Nor does its velocity, which goes to zero, where the drift still does.
         """
         enough = 4 * self.fit_tolerance / float(sde.beta)
-        labels = _settled(-regions(pool.x, _velocity(sde, pool), self.pieces, enough), _fewest(pool))
+        labels = _settled(-regions(pool.x, -sde.potential.gradient(pool.x), self.pieces, enough), _fewest(pool))
         spread = (pool.x - pool.x.mean(0)).square().mean().item()
         h = max(NOMINAL * float(sde.beta) * spread, torch.finfo(pool.x.dtype).tiny)
         return self._start(StepProblem.start(sde, pool, pool.x, h), labels)
@@ -82,7 +92,9 @@ class SoftMaximumEngine:
         Raises:
             FilterError: the objective is not finite at the start, or the residual of the fit is not.
         """
-        psi = self._start(problem, _settled(start.pieces(problem.pool.x)[0], _fewest(problem.pool)))
+        psi = self._start(
+            problem, _settled(start.pieces(problem.pool.x).values_and_gradients()[0], _fewest(problem.pool))
+        )
         iterations = 0
         for attempt in range(1 + self.refinements):
             budget = self.iterations if attempt == 0 else max(1, self.iterations // 2)
@@ -111,13 +123,64 @@ class SoftMaximumEngine:
         images = average @ z + h * contracted * (average @ velocity)
         unit = (spread / x.shape[1]).mean().sqrt()
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        root = (stretch.clamp(min=LEAST_STRETCH).mean() - FLOOR).sqrt() * eye
-        sharpness = self.sharpness * problem.beta / h * unit.square()
-        flat = root.expand(len(centres), -1, -1)
-        psi = SoftMaximum(centres, unit, root, 0 * flat, images / unit, 0 * spread.squeeze(-1), sharpness.log())
+        tensors = {
+            "centres": centres,
+            "unit": unit,
+            "root": (stretch.clamp(min=LEAST_STRETCH).mean() - FLOOR).sqrt() * eye,
+            "deviations": x.new_zeros(len(centres), *eye.shape),
+            "slopes": images / unit,
+            "offsets": x.new_zeros(len(centres)),
+            "log_sharpness": (self.sharpness * problem.beta / h * unit.square()).log(),
+        }
+        psi = SoftMaximum.from_parameters(tensors)
         if not all(torch.isfinite(value).all() for value in psi.parameters().values()):
             raise FilterError("the regions of a JKO step have no finite moments; the particles have all but collapsed.")
-        return _gated(psi, x, labels)
+        return _gated(psi if self.bends == 0 else bent(psi, x, labels, self.bends), x, labels)
+
+
+def bent(psi: SoftMaximum, x: Points, labels: Int[Tensor, " n"], count: int) -> SoftMaximum:
+    """Quadratic pieces bent about their centres and towards ``count`` of the others.
+
+    The quadratics give way to the bends, such that map and Jacobian are the same on average over each region.
+    """
+    m, d = psi.slopes.shape
+    ahead = psi.centres.unsqueeze(0) - psi.centres.unsqueeze(1)
+    nearest = ahead.norm(dim=-1).argsort(1)[:, 1 : 1 + count]
+    towards = torch.nn.functional.normalize(ahead.take_along_dim(nearest.unsqueeze(-1), 1), dim=-1)
+    levels = torch.tensor(LEVELS).to(x)
+    shape = SoftMaximum.from_parameters(
+        {name: 0 * value for name, value in psi.parameters().items()}
+        | {
+            "centres": psi.centres,
+            "unit": psi.unit,
+            "radii": x.new_full((1,), math.sqrt(d)),
+            "radial": x.new_ones(m, 1),
+            "linear": STEEP * towards.repeat_interleave(len(LEVELS), 1),
+            "bias": -STEEP * levels.repeat(nearest.shape[1]).expand(m, -1),
+            "ridge": x.new_ones(m, nearest.shape[1] * len(LEVELS)),
+        }
+    )
+    belongs = torch.nn.functional.one_hot(labels, m).to(x)
+    average = (belongs / belongs.sum(0)).mT
+    pieces = shape.pieces(x)
+    floor = FLOOR * torch.eye(d, dtype=x.dtype, device=x.device)
+    bends = (average @ pieces.mean_hessian(belongs).flatten(1)).unflatten(-1, (d, d)) - floor
+    gradients = average @ (belongs.unsqueeze(1) @ pieces.values_and_gradients()[1]).squeeze(1) / psi.unit
+    off_centre = ((average @ x - psi.centres) / psi.unit).unsqueeze(-1)
+    curvatures = psi.curvatures
+    least, most = torch.linalg.eigvalsh(curvatures)[:, 0], torch.linalg.eigvalsh(bends)[:, -1]
+    share = (SHARE * least / most).unsqueeze(-1)
+    roots = torch.linalg.cholesky(curvatures - share.unsqueeze(-1) * bends - floor)
+    return replace(
+        shape,
+        root=psi.root,
+        deviations=(roots - psi.root).contiguous(),
+        slopes=psi.slopes - share * (gradients - (bends @ off_centre).squeeze(-1)),
+        offsets=psi.offsets,
+        log_sharpness=psi.log_sharpness,
+        radial=share.sqrt() * shape.radial,
+        ridge=share.sqrt() * shape.ridge,
+    )
 
 
 def _velocity(sde: LangevinSDE, pool: Pool) -> Points:
@@ -141,46 +204,56 @@ def _settled(scores: Float[Tensor, "n m"], least: int) -> Int[Tensor, " n"]:
         del kept[int(counts.argmin())]
 
 
-def regions(x: Points, velocity: Points, count: int, enough: float) -> Float[Tensor, "n m"]:
-    """How far the velocity of every particle is from that of every region; one region where an affine field does.
+def regions(x: Points, drift: Points, count: int, enough: float) -> Float[Tensor, "n m"]:
+    """How far the drift of every particle is from that of every region; one region where an affine field does.
 
-    The velocity is fitted with one slope for all and a level for each region, and every particle goes where its own
-    is nearest, by turns: for a mixture of equal covariances with Gaussian particles these are the basins of its modes.
+    The drift is fitted with one slope for all and a level for each region, and every particle goes where its own
+    is nearest, by turns: for a mixture of equal covariances these are the basins of its modes.
     """
-    weights = tempered_weights(velocity).unsqueeze(-1)
-    slope, levels = _levels(x, velocity, weights, torch.zeros_like(x[:, :1]) + 1)
-    error = velocity - x @ slope - levels
+    weights = tempered_weights(drift).unsqueeze(-1)
+    slope, levels = _levels(x, drift, weights, torch.zeros_like(x[:, :1]) + 1)
+    error = drift - x @ slope - levels
     if count == 1 or (error.square() * weights).sum(-1).mean() <= enough:
         return torch.zeros_like(x[:, :1])
-    gaps = torch.cdist(error, clusters(error, count))
+    # Far from equilibrium the drift tells basins apart that positions do not, at equilibrium it is the other way round.
+    starts = [torch.cdist(points, clusters(points, count)) for points in (error, x)]
+    found = [_basins(x, drift, weights, start) for start in starts]
+    return min(found, key=lambda gaps: (gaps.amin(1, keepdim=True).square() * weights).mean().item())
+
+
+def _basins(
+    x: Points, drift: Points, weights: Float[Tensor, "n 1"], gaps: Float[Tensor, "n m"]
+) -> Float[Tensor, "n m"]:
+    """Fits and assignments by turns, until nothing changes."""
     for _ in range(LLOYD):
-        belongs = torch.nn.functional.one_hot(gaps.argmin(1), count).to(x)
-        slope, levels = _levels(x, velocity, weights, belongs)
-        before, gaps = gaps, torch.cdist(velocity - x @ slope, levels)
+        belongs = torch.nn.functional.one_hot(gaps.argmin(1), gaps.shape[1]).to(x)
+        slope, levels = _levels(x, drift, weights, belongs)
+        before, gaps = gaps, torch.cdist(drift - x @ slope, levels)
         if torch.equal(before.argmin(1), gaps.argmin(1)):
             break
     return gaps
 
 
 def _levels(
-    x: Points, velocity: Points, weights: Float[Tensor, "n 1"], belongs: Float[Tensor, "n m"]
+    x: Points, drift: Points, weights: Float[Tensor, "n 1"], belongs: Float[Tensor, "n m"]
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, "m d"]]:
     """Common slope and regions' levels by least squares; empty regions are at zero."""
     columns = torch.cat((x, belongs), 1)
     weighted = (columns * weights).mT
-    found = torch.linalg.pinv(weighted @ columns, hermitian=True) @ (weighted @ velocity)
+    found = torch.linalg.pinv(weighted @ columns, hermitian=True) @ (weighted @ drift)
     return found[: x.shape[1]], found[x.shape[1] :]
 
 
 def clusters(points: Points, count: int) -> Points:
-    """Centres by k-means from a spread-out start (k-means++), the same for the same points, (count, d)."""
+    """Centres by k-means from a spread-out start (greedy k-means++), the same for the same points, (count, d)."""
     generator = torch.Generator(device=points.device).manual_seed(0)
     centres = points[:1]
     while len(centres) < count:
         gaps = torch.cdist(points, centres).amin(1).square()
         tiny = torch.finfo(points.dtype).tiny
-        chosen = torch.multinomial(gaps + tiny, 1, generator=generator)
-        centres = torch.cat((centres, points[chosen]))
+        drawn = points[torch.multinomial(gaps + tiny, CANDIDATES, True, generator=generator)]
+        left = torch.minimum(gaps.unsqueeze(1), torch.cdist(points, drawn).square()).sum(0)
+        centres = torch.cat((centres, drawn[left.argmin()].unsqueeze(0)))
     for _ in range(LLOYD):
         belongs = torch.nn.functional.one_hot(torch.cdist(points, centres).argmin(1), count).to(points)
         sizes = belongs.sum(0).unsqueeze(-1)
@@ -190,7 +263,7 @@ def clusters(points: Points, count: int) -> Points:
 
 def _gated(psi: SoftMaximum, x: Points, labels: Int[Tensor, " n"]) -> SoftMaximum:
     """Offsets by logistic regression: every particle should be where its own piece is the greatest."""
-    scores = (psi.sharpness * psi.pieces(x)[0]).detach()
+    scores = (psi.sharpness * psi.pieces(x).values_and_gradients()[0]).detach()
     logits = torch.zeros_like(psi.offsets).requires_grad_(True)
     optimiser = torch.optim.LBFGS([logits], max_iter=GATE, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
@@ -217,7 +290,7 @@ class _Search:
     def __init__(self, problem: StepProblem, start: SoftMaximum, penalty: float) -> None:
         self.best, self.loss, self.evaluations = start, math.inf, 0
         self._problem, self._penalty = problem, penalty
-        self._target, self._least = start.log_sharpness, math.inf
+        self._start, self._least = start, math.inf
         self._tensors = {name: value.detach().clone() for name, value in start.parameters().items()}
         self.leaves = [value.requires_grad_(True) for name, value in self._tensors.items() if name not in FIXED]
 
@@ -231,7 +304,8 @@ class _Search:
             leaf.grad = None
         psi = SoftMaximum.from_parameters(self._tensors)
         loss = _objective(self._problem, psi)
-        deviations, sharpness = psi.deviations.tril(), psi.log_sharpness - self._target
+        deviations = (psi.deviations - self._start.deviations).tril()
+        sharpness = psi.log_sharpness - self._start.log_sharpness
         value = loss + self._penalty * (sharpness.square() + deviations.square().sum())
         if torch.isfinite(value):
             value.backward()
