@@ -76,11 +76,13 @@ def soft_maximum_then_icnn(problem: jf.FlowCase, seed: int, seconds: float) -> j
     d = problem.dim
     plain = jf.SoftMaximumEngine(pieces=COMPONENTS[d], iterations=50)
     bent = jf.SoftMaximumEngine(pieces=COMPONENTS[d], iterations=40, bends=5, penalty=0.1)
-    network = jf.ICNNEngine(iterations=3000, learning_rate=5e-2, patience=40, refinements=0, ridge=None)
+    # More modes in more dimensions have more shapes to mend; below, as many units only take longer.
+    widths = (128, 128) if d >= 12 else (64, 64)
+    network = jf.ICNNEngine(widths, iterations=2500, learning_rate=5e-2, patience=40, refinements=0, ridge=None)
     pool = 8000 if d >= 8 else 4000
     flow = jf.solve_jko(problem.prior, problem.sde, APART, 0.2, "implicit-euler", plain, pool=pool, seed=seed)
     flow = refreshed(flow, problem.sde, bent, 8000, 0.4, CLEARED, seed)
-    flow = refreshed(flow, problem.sde, network, 20_000, 0.8, problem.times[-1], seed)
+    flow = refreshed(flow, problem.sde, network, 20_000, 0.6, problem.times[-1], seed)
     return jf.Carried(flow.at, f"{len(flow.maps)} steps")
 
 
