@@ -287,6 +287,8 @@ BAD = {
     "what exists": (["--filters", "nobody"], "particles, 300, ensemble, unscented, exact"),
     "no seeds": (["--seeds", "0"], "seeds"),
     "no workers": (["--workers", "0"], "workers"),
+    "no threads": (["--threads", "0"], "threads"),
+    "no threads on a cluster": (["--threads", "0", "--dask", "tcp://127.0.0.1:1"], "threads"),
     "workers and dask": (["--workers", "2", "--dask", "tcp://127.0.0.1:1"], "not both"),
     "the same twice": (["LINE"], "two of the scenario files"),
     "no file": (["nowhere.py"], "nowhere.py"),

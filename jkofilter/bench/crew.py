@@ -110,13 +110,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def local_crew(workers: int, threads: int) -> Iterator[LocalCrew]:
-    """Processes that each compute with so many threads; killed where the block raises.
-
-    Raises:
-        InputError: workers or threads below one.
-    """
-    if workers < 1 or threads < 1:
-        raise InputError(f"workers and threads must be at least one, got {workers} and {threads}.")
+    """Processes, at least one, that each compute with so many threads; killed where the block raises."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     # Libraries read these when they load: set for the processes to be born, whenever that is.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
