@@ -256,6 +256,15 @@ def test_a_scenario_that_has_changed_is_loaded_anew_and_noted(tmp_path: Path) ->
     assert again[0]["figures"] != first[0]["figures"]
 
 
+def test_a_scenario_edited_while_the_sweep_runs_is_not_taken_for_the_one_asked(tmp_path: Path) -> None:
+    paths = write(tmp_path, line=LINE)
+    asked = sweep(tmp_path, *paths, filters=["ensemble"], seeds=[0])
+    write(tmp_path, line=LINE.replace("[[0.25]]", "[[0.125]]"))
+    made = run_sweep(asked)
+    assert all("is not the file that the sweep began with" in one["status"] for one in made)
+    assert [one["figures"] for one in made] == [[], []]
+
+
 def plane_model() -> jf.StateSpaceModel:
     eye = torch.eye(2, dtype=torch.float64)
     prior = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), eye)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from jkofilter.bench.environment import machine, versions
-from jkofilter.bench.plan import AnyScenario, Result, Task, cases_of
+from jkofilter.bench.plan import AnyScenario, Result, Task, cases_of, digest_of
+from jkofilter.errors import InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.scenario import Scenario
@@ -57,7 +58,11 @@ def perform(task: Task, needs: tuple[Result, ...], threads: int) -> Outcome:
 
 @lru_cache(maxsize=8)
 def _scenario(path: str, digest: str) -> AnyScenario:
-    return Scenario.load(path)
+    content = Scenario.load(path)
+    # Edited since the sweep began, or another file on a worker elsewhere: its figures would pass for those asked.
+    if digest_of(path) != digest:
+        raise InputError(f"scenario {path!r} is not the file that the sweep began with; run the bench again.")
+    return content
 
 
 def _run(task: Task, needs: tuple[Result, ...]) -> tuple[dict[str, Any], Result]:
