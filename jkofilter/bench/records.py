@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +79,14 @@ class RecordFile:
         line = (json.dumps(jsonable(record), allow_nan=False, ensure_ascii=False) + "\n").encode()
         before = os.fstat(self._file).st_size
         try:
-            if (written := os.write(self._file, line)) < len(line):
-                os.write(self._file, line[written:])
+            # A disk that is filling up takes a part of a write, more than once perhaps, before it refuses.
+            while line:
+                line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, before)
+            # What cannot be cut off either is put aside when the sweep is resumed.
+            with suppress(OSError):
+                os.ftruncate(self._file, before)
             raise InputError(
                 f"{self._path} takes no more records ({error.strerror}); those before are kept: make room and go on "
                 "with --resume."
