@@ -15,8 +15,13 @@ from jkofilter.errors import InputError
 FORMAT = 1
 RECORDS, DAMAGED = "records.jsonl", "records.damaged"
 
-FIELDS = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", "seconds", "figures")
-"""What every record must have to be read; the others tell where and how it was made."""
+FIELDS: Mapping[str, Any] = {
+    **dict.fromkeys(("scenario", "case", "filter", "role", "reference", "status"), str),
+    **dict.fromkeys(("dim", "seed"), int),
+    "seconds": float | int | None,
+    "figures": list,
+}
+"""What every record must have to be read, and as what; other fields tell where and how it was made."""
 
 
 class Key(NamedTuple):
@@ -123,8 +128,8 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], bytes]:
                 f"of jkofilter; this one reads format {FORMAT}: give another --out, or that version. Nothing was "
                 "changed."
             )
-        if missing := [name for name in FIELDS if name not in record]:
-            raise InputError(f"line {number} of {path} lacks {', '.join(missing)}; mend or remove it.")
+        if lacking := [name for name, kind in FIELDS.items() if not isinstance(record.get(name, ...), kind)]:
+            raise InputError(f"line {number} of {path} lacks {', '.join(lacking)}, or has it wrong; mend or remove it.")
         records.append(record)
     return records, b""
 
