@@ -32,7 +32,7 @@ from jkofilter.bench_tables import (
 from jkofilter.errors import InputError
 from jkofilter.files import require_writable, written_whole
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
-from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure
+from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure, told_by_dim
 
 SHOWN = (*ERRORS, "sd_ratio", *FLOW_ERRORS, "ess")
 MAIN = ("kl_filter", "mean_error", "log_evidence_error")
@@ -173,13 +173,13 @@ def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[st
         frame = good.rename(columns={"filter": "method"})
         own = own_measures(good)
         pictures = {"Medians over seeds, case by case": measures_figure(frame, own)} if own else {}
-        return pictures | {
-            f"{MEASURES[measure]}, against {'dimension' if frame['dim'].nunique() > 1 else 'case'} and wall time": (
-                error_figure(frame, measure, published)
-            )
-            for measure in ("symmetric_kl", "kl_stationary", "ess")
-            if good[measure].notna().any()
-        }
+        for measure in ("symmetric_kl", "kl_stationary", "ess"):
+            known_of = frame.dropna(subset=measure)
+            if len(known_of):
+                against = "dimension" if told_by_dim(known_of) else "case"
+                title = f"{MEASURES[measure]}, against {against} and wall time"
+                pictures[title] = error_figure(frame, measure, published)
+        return pictures
     if set(good["case"]) == {""}:
         reference = good["reference"].iloc[0]
         pictures = {"Errors and wall time by filter, over seeds": box_figure(good, names, reference)}
