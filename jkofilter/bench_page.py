@@ -140,6 +140,7 @@ def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFr
         "notes": [f"{case['name']}: {case['note']}" for case in known["cases"] if case["note"]],
         "shown": shown,
         "with_case": bool(own["summary"]["case"].any()),
+        "with_remark": bool(own["summary"]["remark"].any()),
         "with_time": own["summary"]["time"].nunique() > 1,
         "reference": sorted(set(own["runs"]["reference"]) - {""}),
         "summary": _rows(own["summary"]),

@@ -59,7 +59,7 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per scenario, case, filter and judged time: runs, failed, and of every measure median, low and high.
+    """One row per scenario, case, filter and judged time: runs, failed, remark, of every measure median, low and high.
 
     Low and high are those of ``median_interval`` at 0.95. A filter all of whose runs failed has a row without a time.
     """
@@ -69,6 +69,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         runs = group.drop_duplicates("seed")
         common = dict(zip(keys, names, strict=True)) | {"dim": group["dim"].iloc[0]}
         common |= {"runs": len(runs), "failed": int((runs["status"] != "ok").sum())}
+        remarks = [text for text in dict.fromkeys(runs["remark"]) if text]
+        common |= {"remark": " / ".join(remarks[:2]) + (" / ..." if len(remarks) > 2 else "")}
         own = good.loc[good.index.intersection(group.index)]
         for time, at_time in own.groupby("time", dropna=False) if len(own) else [(np.nan, own)]:
             row = common | {"time": time}

@@ -237,7 +237,13 @@ def test_measures_of_a_case_of_its_own_are_in_the_tables_and_on_the_page(tmp_pat
     file = RecordFile(tmp_path / "records.jsonl")
     for seed, accuracy in enumerate((0.9, 0.8, 0.7)):
         one = flow("JKO", "twonorm", 21, seed, 1.0)
-        file.append(one | {"figures": [{"time": 8.0, "ess": 0.5, "hit_rate": accuracy, "log_evidence": -9.0}]})
+        file.append(
+            one
+            | {
+                "figures": [{"time": 8.0, "ess": 0.5, "hit_rate": accuracy, "log_evidence": -9.0}],
+                "remark": f"{seed + 5} steps",
+            }
+        )
     file.close()
     command = {"command": "jkofilter bench s.py", "started": "now", "threads": 1, "workers": 1, "commit": None}
     write_sweep(tmp_path, [described("flow", ["JKO"], [("twonorm", 21)], [])], command)
@@ -245,6 +251,7 @@ def test_measures_of_a_case_of_its_own_are_in_the_tables_and_on_the_page(tmp_pat
     assert pd.read_csv(tmp_path / "runs.csv")["hit_rate"].tolist() == [0.9, 0.8, 0.7]
     assert pd.read_csv(tmp_path / "summary.csv")["hit_rate_median"].tolist() == [0.8]
     page = (tmp_path / "report.html").read_text()
+    assert "<td>5 steps / 6 steps / ...</td>" in page
     assert '<th class="n">hit rate</th>' in page
     # A name that filters have, too; of theirs only the error is on the page.
     assert '<th class="n">log evidence, nats</th>' in page

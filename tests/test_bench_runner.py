@@ -167,6 +167,7 @@ def test_a_matched_filter_takes_the_wall_time_of_the_lead(tmp_path: Path) -> Non
     made = run_sweep(sweep(tmp_path, *write(tmp_path, matched=MATCHED), seeds=[3]))
     assert made[-1]["role"] == "matched"
     assert made[-1]["settings"]["particles"] >= 100
+    assert made[-1]["remark"] == f"{made[-1]['settings']['particles']} particles"
     file = tmp_path / "out" / "records.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     hands = Here()

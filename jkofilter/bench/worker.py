@@ -98,6 +98,8 @@ def _run_filter(task: Task, scenario: Scenario, needs: tuple[Result, ...]) -> tu
     run = run_one(scenario, item, series, seed, reference)
     figures = {} if run.result is None else {"time": run.result.final.time} | dict(run.figures)
     packed, remark = _packed(run.reference) if task.role == "reference" else (None, "")
+    if task.role == "matched":
+        remark = f"{getattr(item, 'particles', 'unknown')} particles"
     record = task.record(run.status, run.seconds, [figures] if figures else [])
     done = Result(packed, run.seconds if run.status == "ok" else None)
     return record | {"remark": remark, "settings": settings_of(item)}, done
