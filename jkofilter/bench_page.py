@@ -34,7 +34,7 @@ from jkofilter.files import require_writable, written_whole
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
 from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure, told_by_dim
 
-SHOWN = (*ERRORS, "sd_ratio", *FLOW_ERRORS, "ess")
+SHOWN = (*ERRORS, "sd_ratio", "least_ess", *FLOW_ERRORS, "ess")
 MAIN = ("kl_filter", "mean_error", "log_evidence_error")
 
 
