@@ -32,14 +32,14 @@ from jkofilter.bench_tables import (
 from jkofilter.errors import InputError
 from jkofilter.files import require_writable, written_whole
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
-from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure
+from jkofilter.study_plotting import error_figure, filter_error_figure, measures_figure, told_by_dim
 
-SHOWN = (*ERRORS, "sd_ratio", *FLOW_ERRORS, "ess", "seconds")
+SHOWN = (*ERRORS, "sd_ratio", "least_ess", *FLOW_ERRORS, "ess")
 MAIN = ("kl_filter", "mean_error", "log_evidence_error")
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Recorded:
     """What a folder holds.
 
     Attributes:
@@ -55,7 +55,7 @@ class Sweep:
     warnings: Sequence[str]
 
 
-def read_folder(folder: Path) -> Sweep:
+def read_folder(folder: Path) -> Recorded:
     """What ``run_sweep`` left; nothing is written, and a sweep may be going on there.
 
     Raises:
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> Sweep:
         raise InputError(f"folder {str(folder)!r} holds no records; run 'jkofilter bench' with --out {folder}.")
     sweep = read_sweep(folder)
     warnings = [f"The last line of {RECORDS} was cut short and is left out."] if rest else []
-    return Sweep(sweep["scenarios"], sweep["commands"], list(latest(records).values()), warnings)
+    return Recorded(sweep["scenarios"], sweep["commands"], list(latest(records).values()), warnings)
 
 
 def write_report(folder: Path, out: Path | None = None) -> list[Path]:
@@ -88,7 +88,7 @@ def write_report(folder: Path, out: Path | None = None) -> list[Path]:
     page = out or folder / "report.html"
     home = require_writable(page.parent)
     runs = run_table(sweep.records)
-    lead = leads(runs, {name: one["filters"] for name, one in sweep.scenarios.items()})
+    lead = leads(judged(runs), {name: one["filters"] for name, one in sweep.scenarios.items()})
     tables = {
         "runs": runs,
         "summary": summary_table(runs),
@@ -109,7 +109,7 @@ def _csv(table: pd.DataFrame) -> Any:
     return lambda path: table.to_csv(path, index=False)
 
 
-def _page(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> str:
+def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jkofilter"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -132,7 +132,7 @@ def _page(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> str:
 def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     cases, filters = [case["name"] for case in known["cases"]], known["filters"]
     own = {title: _ordered(table[table["scenario"] == name], cases, filters) for title, table in tables.items()}
-    known_here = (*SHOWN[:-1], *own_measures(own["runs"]), *SHOWN[-1:])
+    known_here = dict.fromkeys((*SHOWN, *own_measures(own["runs"]), "seconds"))
     shown = [measure for measure in known_here if own["summary"][f"{measure}_median"].notna().any()]
     return {
         "name": name,
@@ -140,6 +140,7 @@ def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFr
         "notes": [f"{case['name']}: {case['note']}" for case in known["cases"] if case["note"]],
         "shown": shown,
         "with_case": bool(own["summary"]["case"].any()),
+        "with_remark": bool(own["summary"]["remark"].any()),
         "with_time": own["summary"]["time"].nunique() > 1,
         "reference": sorted(set(own["runs"]["reference"]) - {""}),
         "summary": _rows(own["summary"]),
@@ -171,15 +172,15 @@ def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[st
     if set(good["role"]) == {"method"}:
         published = [PublishedFigure(**figure) for figure in known["published"]]
         frame = good.rename(columns={"filter": "method"})
-        own = [measure for measure in own_measures(good) if good[measure].notna().any()]
+        own = own_measures(good)
         pictures = {"Medians over seeds, case by case": measures_figure(frame, own)} if own else {}
-        return pictures | {
-            f"{MEASURES[measure]}, against {'dimension' if frame['dim'].nunique() > 1 else 'case'} and wall time": (
-                error_figure(frame, measure, published)
-            )
-            for measure in ("symmetric_kl", "kl_stationary", "ess")
-            if good[measure].notna().any()
-        }
+        for measure in ("symmetric_kl", "kl_stationary", "ess"):
+            known_of = frame.dropna(subset=measure)
+            if len(known_of):
+                against = "dimension" if told_by_dim(known_of) else "case"
+                title = f"{MEASURES[measure]}, against {against} and wall time"
+                pictures[title] = error_figure(frame, measure, published)
+        return pictures
     if set(good["case"]) == {""}:
         reference = good["reference"].iloc[0]
         pictures = {"Errors and wall time by filter, over seeds": box_figure(good, names, reference)}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES
 from jkofilter.numerics.intervals import median_interval
 from jkofilter.plotting import COLOURS, DPI, FONT, boxes, styles
-from jkofilter.study_plotting import MARKERS, a_decade_at_least
+from jkofilter.study_plotting import MARKERS, a_decade_at_least, ticks_apart
 
 COLUMNS = 3
 SMALLEST = 1e-12
@@ -86,6 +86,7 @@ def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequ
         axis.set_xscale("log")
         axis.set_yscale("log")
         a_decade_at_least(axis, "x", "y")
+        ticks_apart(axis)
         axis.set_xlabel(MEASURES["seconds"], fontsize=FONT)
         axis.set_ylabel(MEASURES[measure], fontsize=FONT)
         axis.grid(alpha=0.3)

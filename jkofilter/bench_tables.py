@@ -13,7 +13,7 @@ from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES
 from jkofilter.numerics.intervals import median_interval
 
 RUN = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", "seconds")
-FIGURES = ("time", *(name for name in MEASURES if name != "seconds"), "log_evidence")
+FIGURES = ("time", *(name for name in MEASURES if name != "seconds"))
 ASIDE = ("remark", "threads", "started")
 GROUP = ["scenario", "case", "filter", "time"]
 COMPARED = (*ERRORS, *FLOW_ERRORS, "ess", "seconds")
@@ -37,13 +37,19 @@ def run_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def own_measures(table: pd.DataFrame) -> list[str]:
-    """Names of the measures that are cases' own, of a table of ``run_table``."""
-    return [str(name) for name in table if name not in (*RUN, *FIGURES, *ASIDE)]
+    """Names of the measures that cases of flow studies bring themselves, as far as there are figures of them.
+
+    Args:
+        table: of ``run_table``.
+    """
+    flows = table[table["role"] == "method"]
+    of_every_flow = (*RUN, "time", *FLOW_ERRORS, "ess", *ASIDE)
+    return [str(name) for name in flows if name not in of_every_flow and flows[name].notna().any()]
 
 
 def measures_of(table: pd.DataFrame) -> dict[str, str]:
     """MEASURES and the cases' own, by name and in words."""
-    return dict(MEASURES) | {name: name.replace("_", " ") for name in own_measures(table)}
+    return dict(MEASURES) | {name: name.replace("_", " ") for name in own_measures(table) if name not in MEASURES}
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +59,7 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per scenario, case, filter and judged time: runs, failed, and of every measure median, low and high.
+    """One row per scenario, case, filter and judged time: runs, failed, remark, of every measure median, low and high.
 
     Low and high are those of ``median_interval`` at 0.95. A filter all of whose runs failed has a row without a time.
     """
@@ -63,6 +69,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         runs = group.drop_duplicates("seed")
         common = dict(zip(keys, names, strict=True)) | {"dim": group["dim"].iloc[0]}
         common |= {"runs": len(runs), "failed": int((runs["status"] != "ok").sum())}
+        remarks = [text for text in dict.fromkeys(runs["remark"]) if text]
+        common |= {"remark": " / ".join(remarks[:2]) + (" / ..." if len(remarks) > 2 else "")}
         own = good.loc[good.index.intersection(group.index)]
         for time, at_time in own.groupby("time", dropna=False) if len(own) else [(np.nan, own)]:
             row = common | {"time": time}
@@ -77,7 +85,7 @@ def leads(table: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> dict[tuple
     """By scenario and case, the filter that the others are compared with: the first that ran and is no reference.
 
     Args:
-        table: of ``run_table``.
+        table: of ``judged``.
         order: names of filters by scenario.
     """
     found = {}

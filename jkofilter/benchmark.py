@@ -35,6 +35,7 @@ COLUMNS = (
     "log_density_error",
     "mean_error",
     "sd_ratio",
+    "least_ess",
     "log_evidence",
     "log_evidence_error",
 )

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jkofilter.bench.plan import filters_of, load_all
 from jkofilter.bench.records import key_of
 from jkofilter.bench.runner import Sweep, Watch, run_sweep
-from jkofilter.cli_options import Filters, Seeds, complain, console, parse_names, parse_seeds
+from jkofilter.cli_options import Filters, Seeds, complain, console, parse_names, parse_seeds, warn
 from jkofilter.errors import InputError
 
 
@@ -66,7 +66,7 @@ def bench(
                 screen.print(f"done: {key_of(record)}{seconds}", soft_wrap=True)
 
         try:
-            made = run_sweep(sweep, Watch(complain, begin, done))
+            made = run_sweep(sweep, Watch(warn, begin, done))
         except KeyboardInterrupt:
             complain("stopped; every finished run is recorded: go on with the same command and --resume.")
             raise typer.Exit(130) from None

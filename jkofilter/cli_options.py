@@ -60,6 +60,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 
-def complain(sentence: str) -> None:
+def complain(sentence: str, kind: str = "error") -> None:
     """Say on standard error, in one line, what is wrong."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"{kind}: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def warn(sentence: str) -> None:
+    """Say on standard error, in one line, what is odd but stops nothing."""
+    complain(sentence, "warning")

@@ -13,6 +13,8 @@ MEASURES: Mapping[str, str] = {
     "log_density_error": "rms error of the log density, nats",
     "mean_error": "error of the mean, posterior sd",
     "sd_ratio": "sd / sd of the reference",
+    "least_ess": "fewest effective particles at a reading",
+    "log_evidence": "log evidence, nats",
     "log_evidence_error": "|log evidence error|, nats",
     "kl_exact": "KL(exact, method), nats",
     "kl_method": "KL(method, exact), nats",

@@ -139,7 +139,7 @@ class Scenario:
             spec.loader.exec_module(module)
         except BaseException as error:
             sys.modules.pop(spec.name, None)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception | SystemExit):
                 raise
             first_line = (str(error).splitlines() or [""])[0]
             raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}") from error

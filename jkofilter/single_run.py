@@ -45,7 +45,8 @@ class FilterRun:
     Attributes:
         status: "ok", or what went wrong.
         seconds: wall clock of the filter alone.
-        figures: log_evidence and, against a reference, kl_reference (KL(reference, filter) of the final laws) and
+        figures: log_evidence, least_ess (the fewest effective particles at a reading, of a filter that has particles)
+            and, against a reference, kl_reference (KL(reference, filter) of the final laws) and
             kl_filter (KL(filter, reference)), nats; log_density_error, root mean square over draws of the reference,
             nats; mean_error, in standard deviations of the reference; sd_ratio;
             log_evidence_error.
@@ -82,6 +83,8 @@ def run_one(
         return FilterRun(str(error), perf_counter() - start)
     seconds = perf_counter() - start
     figures = {"log_evidence": result.log_evidence[-1].item()}
+    if effective := [info.ess for info in result.infos if info.ess is not None]:
+        figures["least_ess"] = min(effective)
     try:
         figures |= {} if reference is None else _compared(result, reference, scenario.kl)
     except (FilterError, InputError) as error:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch.distributions import Distribution
 
 from jkofilter._typing import Density, Sampled
-from jkofilter.errors import InputError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.flows.particle_flow import affordable_particles, solve_particles
 from jkofilter.flows.proximal import ProximalSettings, solve_proximal
@@ -154,10 +154,12 @@ def particles(substep: float = 1e-3, count: int | None = None) -> Method:
     Args:
         substep: in the SDE's unit of time.
         count: how many; None takes as many as the first method's wall time allows, at most MAX_PARTICLES, which
-            keeps the evaluation of the kernel estimate affordable.
+            keeps the evaluation of the kernel estimate affordable. It fails where that time is not known.
     """
 
     def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
+        if count is None and not seconds:
+            raise FilterError("not run: it takes the wall time of the first method, which did not run or failed.")
         wanted = count or affordable_particles(case.prior, case.sde, case.times[-1], substep, seconds)
         n = count or int(min(max(wanted, MIN_PARTICLES), MAX_PARTICLES))
         flow = solve_particles(case.prior, case.sde, case.times, substep, n, seed)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jkofilter._typing import Sampled
 from jkofilter.measures import PublishedFigure
@@ -40,24 +41,28 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
         measure: "symmetric_kl", "kl_stationary" or "ess"; the last one is drawn as what is missing to one.
         published: figures that others report; those of this measure are drawn against dimension.
     """
+    methods = list(dict.fromkeys(records["method"]))
     data = records.assign(error=1 - records["ess"] if measure == "ess" else records[measure])
     data = data.dropna(subset="error").assign(error=lambda frame: frame["error"].clip(lower=LEAST))
     times = sorted(data["time"].unique())
     figure = Figure(figsize=(4.2 * (len(times) + 1), 4.2), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(times) + 1, sharey=True))
-    by_dim = data["dim"].nunique() == data["case"].nunique()
+    by_dim = told_by_dim(data)
     for axis, time in zip(axes, times, strict=False):
-        _against_case(axis, data[data["time"] == time], by_dim)
+        _against_case(axis, data[data["time"] == time], methods, by_dim)
         if by_dim:
             dims = dict(zip(data["case"], data["dim"], strict=True))
             own = [one for one in published if one.measure == measure and one.case in dims]
             _published(axis, [one for one in own if (times[-1] if one.time is None else one.time) == time], dims)
         axis.set_title(f"t = {time:g}", fontsize=FONT)
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
-    for k, (name, group) in enumerate(data.groupby("method", sort=False)):
-        axes[-1].plot(group["seconds"], group["error"], **_point(k), label=str(name), ms=6)
+        if not by_dim:
+            axis.tick_params(axis="x", rotation=30)
+    for name, group in data.groupby("method", sort=False):
+        axes[-1].plot(group["seconds"], group["error"], **_point(methods.index(name)), label=str(name), ms=6)
     if data["seconds"].max() > 10 * data["seconds"].min():
         axes[-1].set_xscale("log")
+        ticks_apart(axes[-1])
     axes[-1].set_xlabel("wall time of a run (s)", fontsize=FONT)
     axes[0].set_ylabel(TITLES[measure], fontsize=FONT)
     axes[0].set_yscale("log")
@@ -70,6 +75,19 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     handles = [entries[label] for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
     return figure
+
+
+def told_by_dim(records: pd.DataFrame) -> bool:
+    """Whether cases are told apart by their dimension."""
+    return bool(records["dim"].nunique() == records["case"].nunique())
+
+
+def ticks_apart(axis: Axes) -> None:
+    """Plain numbers along a logarithmic x axis, few enough not to run into each other."""
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def a_decade_at_least(axis: Axes, *ways: Literal["x", "y"]) -> None:
@@ -91,10 +109,10 @@ def _point(k: int) -> dict[str, Any]:
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "linestyle": ""}
 
 
-def _against_case(axis: Axes, data: pd.DataFrame, by_dim: bool) -> None:
-    for k, (name, group) in enumerate(data.groupby("method", sort=False)):
+def _against_case(axis: Axes, data: pd.DataFrame, methods: Sequence[str], by_dim: bool) -> None:
+    for name, group in data.groupby("method", sort=False):
         medians = group.groupby("dim" if by_dim else "case", sort=by_dim)["error"].median()
-        axis.plot(medians.index, medians.to_numpy(), **_line(k), label=str(name), ms=6)
+        axis.plot(medians.index, medians.to_numpy(), **_line(methods.index(name)), label=str(name), ms=6)
     if by_dim:
         axis.set_xscale("log", base=2)
         dims = sorted(data["dim"].unique())

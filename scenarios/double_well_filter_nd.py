@@ -78,6 +78,8 @@ PUBLISHED = (
     prototype(*BOOTSTRAP, "mean_error", 0.6, "worst"),
     prototype(*BOOTSTRAP, "log_evidence_error", 0.4, "least"),
     prototype(*BOOTSTRAP, "log_evidence_error", 3.7, "worst"),
+    prototype(*BOOTSTRAP, "least_ess", 3.0, "least"),
+    prototype(*BOOTSTRAP, "least_ess", 6.0, "worst"),
     prototype(*JKO, "mean_error", 0.2),
     prototype(*JKO, "log_evidence_error", 1.2),
     prototype(*JKO, "seconds", 60.0),

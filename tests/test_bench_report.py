@@ -16,7 +16,7 @@ import jkofilter as jf
 from jkofilter.bench.folder import write_sweep
 from jkofilter.bench.records import RecordFile
 from jkofilter.bench_page import figure_text, write_report
-from jkofilter.bench_tables import leads, paired_table, published_table, run_table, summary_table
+from jkofilter.bench_tables import judged, leads, paired_table, published_table, run_table, summary_table
 from jkofilter.cli import main
 
 SEEDS = range(7)
@@ -99,7 +99,7 @@ def test_a_summary_has_medians_intervals_and_failures() -> None:
 
 def test_comparisons_are_paired_by_seed_against_the_lead() -> None:
     table = run_table(sweep())
-    assert leads(table, {"s": ["a", "b", "c", "exact"]}) == {("s", ""): "a"}
+    assert leads(judged(table), {"s": ["c", "a", "b", "exact"]}) == {("s", ""): "a"}
     paired = paired_table(table, {("s", ""): "a"}).set_index(["filter", "measure"])
     # Seed by seed the ratios are 2, 1, 3, 3, 2, 1, 3; the ratio of the medians would be 9/4.
     row = paired.loc["b", "kl_filter"]
@@ -178,6 +178,7 @@ def test_the_page_needs_nothing_else_and_says_everything(folder: Path) -> None:
     assert "jkofilter bench s.py" in text
     assert "&lt;fast&gt;" in text
     assert "A. Author 2020" in text
+    assert "log evidence, nats" not in text
     assert "nan" not in (word.lower() for word in page.words)
 
 
@@ -236,7 +237,13 @@ def test_measures_of_a_case_of_its_own_are_in_the_tables_and_on_the_page(tmp_pat
     file = RecordFile(tmp_path / "records.jsonl")
     for seed, accuracy in enumerate((0.9, 0.8, 0.7)):
         one = flow("JKO", "twonorm", 21, seed, 1.0)
-        file.append(one | {"figures": [{"time": 8.0, "ess": 0.5, "hit_rate": accuracy}]})
+        file.append(
+            one
+            | {
+                "figures": [{"time": 8.0, "ess": 0.5, "hit_rate": accuracy, "log_evidence": -9.0}],
+                "remark": f"{seed + 5} steps",
+            }
+        )
     file.close()
     command = {"command": "jkofilter bench s.py", "started": "now", "threads": 1, "workers": 1, "commit": None}
     write_sweep(tmp_path, [described("flow", ["JKO"], [("twonorm", 21)], [])], command)
@@ -244,5 +251,8 @@ def test_measures_of_a_case_of_its_own_are_in_the_tables_and_on_the_page(tmp_pat
     assert pd.read_csv(tmp_path / "runs.csv")["hit_rate"].tolist() == [0.9, 0.8, 0.7]
     assert pd.read_csv(tmp_path / "summary.csv")["hit_rate_median"].tolist() == [0.8]
     page = (tmp_path / "report.html").read_text()
+    assert "<td>5 steps / 6 steps / ...</td>" in page
     assert '<th class="n">hit rate</th>' in page
+    # A name that filters have, too; of theirs only the error is on the page.
+    assert '<th class="n">log evidence, nats</th>' in page
     assert "Medians over seeds, case by case" in page

@@ -91,7 +91,8 @@ def test_figures_are_those_of_the_run_command(tmp_path: Path, all_kinds: list[st
     for row in records.to_dict("records"):
         figures = made["", row["filter"], row["seed"]]["figures"][0]
         names = ("log_evidence",) if row["filter"] == "exact" else tuple(figures.keys() - {"time"})
-        assert len(names) == (1 if row["filter"] == "exact" else 7)
+        assert len(names) == {"exact": 1, "particles, 300": 8}.get(row["filter"], 7)
+        assert 1 <= figures.get("least_ess", 1) <= 300
         assert {name: figures[name] for name in names} == {name: row[name] for name in names}
     for row in run_study(flow).records.to_dict("records"):
         at_time = {one["time"]: one for one in made[row["case"], row["method"], row["seed"]]["figures"]}[row["time"]]
@@ -167,6 +168,7 @@ def test_a_matched_filter_takes_the_wall_time_of_the_lead(tmp_path: Path) -> Non
     made = run_sweep(sweep(tmp_path, *write(tmp_path, matched=MATCHED), seeds=[3]))
     assert made[-1]["role"] == "matched"
     assert made[-1]["settings"]["particles"] >= 100
+    assert made[-1]["remark"] == f"{made[-1]['settings']['particles']} particles"
     file = tmp_path / "out" / "records.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     hands = Here()
@@ -256,6 +258,15 @@ def test_a_scenario_that_has_changed_is_loaded_anew_and_noted(tmp_path: Path) ->
     assert again[0]["figures"] != first[0]["figures"]
 
 
+def test_a_scenario_edited_while_the_sweep_runs_is_not_taken_for_the_one_asked(tmp_path: Path) -> None:
+    paths = write(tmp_path, line=LINE)
+    asked = sweep(tmp_path, *paths, filters=["ensemble"], seeds=[0])
+    write(tmp_path, line=LINE.replace("[[0.25]]", "[[0.125]]"))
+    made = run_sweep(asked)
+    assert all("is not the file that the sweep began with" in one["status"] for one in made)
+    assert [one["figures"] for one in made] == [[], []]
+
+
 def plane_model() -> jf.StateSpaceModel:
     eye = torch.eye(2, dtype=torch.float64)
     prior = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), eye)
@@ -287,6 +298,8 @@ BAD = {
     "what exists": (["--filters", "nobody"], "particles, 300, ensemble, unscented, exact"),
     "no seeds": (["--seeds", "0"], "seeds"),
     "no workers": (["--workers", "0"], "workers"),
+    "no threads": (["--threads", "0"], "threads"),
+    "no threads on a cluster": (["--threads", "0", "--dask", "tcp://127.0.0.1:1"], "threads"),
     "workers and dask": (["--workers", "2", "--dask", "tcp://127.0.0.1:1"], "not both"),
     "the same twice": (["LINE"], "two of the scenario files"),
     "no file": (["nowhere.py"], "nowhere.py"),

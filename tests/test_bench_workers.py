@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,21 @@ def test_killed_ten_times_at_random_moments_and_resumed_it_leaves_the_records_of
     assert 0 < recorded(out) < 300
     subprocess.run([*COMMAND, *paths, *arguments, "--out", str(out), "--resume"], check=True, capture_output=True)
     assert steady(lines(out)) == whole
+
+
+def test_what_answers_but_is_no_scheduler_says_so(tmp_path: Path) -> None:
+    """A page of Dask's own dashboard, for example; what it answers is read as the length of a message."""
+    pytest.importorskip("distributed")
+    (path,) = write(tmp_path, line=LINE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_port}"
+        arguments = [path, "--dask", address, "--out", str(tmp_path / "out")]
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert done.returncode == 2
+    assert f"no Dask scheduler answers at '{address}'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_cluster_without_workers_says_how_to_start_one(

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 import jkofilter as jf
 from jkofilter import plotting
-from jkofilter.study_plotting import filter_error_figure
+from jkofilter.bench_plotting import time_to_accuracy
+from jkofilter.study_plotting import error_figure, filter_error_figure
 
 Run = tuple[jf.FilterResult, torch.Tensor, jf.ObservationSeries]
 LABELS = plotting.Labels("time, kyr", "state, mm", "reading, V", "a title")
@@ -177,6 +178,35 @@ def test_seven_filters_of_a_study_look_different() -> None:
     for axis in filter_error_figure(pd.DataFrame(rows), names).axes:
         assert len({line.get_color() for line in axis.lines}) == 7
         assert len({line.get_marker() for line in axis.lines}) == 7
+
+
+@pytest.mark.parametrize("factor", [12.0, 50.0, 250.0, 1e4])
+def test_numbers_along_an_axis_of_seconds_do_not_overlap(factor: float) -> None:
+    rows = [{"filter": "jko", "seconds": 0.2 * s, "kl_filter": 0.1 * s, "mean_error": 1.0} for s in (1.0, factor)]
+    runs = pd.DataFrame(rows)
+    figure = time_to_accuracy({name: (runs, "kl_filter") for name in "abc"}, ["jko"])
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        shown = [tick for tick in axis.get_xticklabels(which="both") if low <= tick.get_position()[0] <= high]
+        boxes = sorted((tick.get_window_extent() for tick in shown if tick.get_text()), key=lambda box: box.x0)
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_a_method_looks_the_same_where_another_has_no_figure() -> None:
+    rows = [
+        {"method": method, "case": f"d = {d}", "dim": d, "time": time, "seconds": 1.0, "symmetric_kl": error}
+        for d in (2, 4)
+        for time, error in ((0.5, None if d == 2 else 0.1), (0.9, 0.1))
+        for method in ("first", "second")
+        if not (method == "first" and time == 0.5)
+    ]
+    looks = [
+        {line.get_label(): (line.get_color(), line.get_marker()) for line in axis.lines}
+        for axis in error_figure(pd.DataFrame(rows), "symmetric_kl").axes
+    ]
+    assert looks[0]["second"] == looks[1]["second"] == looks[2]["second"] != looks[1]["first"]
 
 
 def test_the_same_data_give_the_same_picture(run: Run) -> None:

@@ -111,7 +111,12 @@ def test_bad_arguments_exit_2_with_one_sentence(
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("SCENARIO = 3", "defines no SCENARIO"), ("1 / 0", "ZeroDivisionError"), ("def", "SyntaxError")],
+    [
+        ("SCENARIO = 3", "defines no SCENARIO"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
 )
 def test_broken_scenario_files(text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken.py"

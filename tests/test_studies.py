@@ -65,6 +65,14 @@ def test_particles_get_the_wall_time_of_the_first_method() -> None:
     assert int(remarks["particles"].iloc[0].split()[0]) >= 200
 
 
+def test_particles_that_take_the_wall_time_of_another_method_do_not_run_without_it() -> None:
+    """Two hundred of them, the fewest, would pass for what the method can do."""
+    methods = {"particles": jf.particles(substep=0.01), "JKO": jf.jko(0.1, pool=256)}
+    records = run_study(study(methods=methods)).records
+    assert records["status"].iloc[0].startswith("not run: ")
+    assert records["status"].tolist()[1:] == ["ok", "ok"]
+
+
 def test_a_failing_method_is_recorded_and_the_others_go_on() -> None:
     def broken(case: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
         raise jf.FilterError("does not converge")

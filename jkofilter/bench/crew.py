@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -110,13 +111,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def local_crew(workers: int, threads: int) -> Iterator[LocalCrew]:
-    """Processes that each compute with so many threads; killed where the block raises.
-
-    Raises:
-        InputError: workers or threads below one.
-    """
-    if workers < 1 or threads < 1:
-        raise InputError(f"workers and threads must be at least one, got {workers} and {threads}.")
+    """Processes, at least one, that each compute with so many threads; killed where the block raises."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     # Libraries read these when they load: set for the processes to be born, whenever that is.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
@@ -177,8 +172,12 @@ def dask_crew(address: str) -> Iterator[DaskCrew]:
     from distributed import Client
 
     try:
+        # A client that fails to start complains again, later, when it is collected: so it is made once this is known.
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(asyncio.run, _ask_scheduler(address)).result()
         client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:
+        # Whatever listens there instead, its answer can lead to any error at all.
         raise InputError(
             f"no Dask scheduler answers at {address!r}; start one with 'dask scheduler' and give the address it prints."
         ) from error
@@ -196,6 +195,18 @@ def dask_crew(address: str) -> Iterator[DaskCrew]:
             yield crew
         finally:
             executor.shutdown(wait=False)
+
+
+async def _ask_scheduler(address: str) -> None:
+    """Raises something unless a scheduler answers."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    security = Security().get_connection_args("client")
+    async with rpc(address, timeout=PATIENCE, connection_args=security) as scheduler:
+        kind = (await asyncio.wait_for(scheduler.identity(), 2 * PATIENCE))["type"]
+    if kind != "Scheduler":
+        raise ValueError(f"a {kind} answers")
 
 
 def _check_version(executor: Executor, address: str) -> None:

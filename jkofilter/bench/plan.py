@@ -86,13 +86,17 @@ def load_all(paths: Sequence[str]) -> list[Loaded]:
     """
     if not paths:
         raise InputError("give at least one scenario file, such as scenarios/sine_1d.py.")
-    found = [Loaded(path, "", Scenario.load(path)) for path in paths]
-    found = [replace(one, digest=hashlib.sha256(Path(one.path).read_bytes()).hexdigest()) for one in found]
+    found = [Loaded(path=path, content=Scenario.load(path), digest=digest_of(path)) for path in paths]
     names = [one.content.name for one in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the scenario files are named {name!r}; records could not be told apart.")
     return found
+
+
+def digest_of(path: str) -> str:
+    """Of the text of a scenario file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def cases_of(content: Scenario | FilterStudy) -> dict[str, Scenario]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,13 @@ from jkofilter.errors import InputError
 FORMAT = 1
 RECORDS, DAMAGED = "records.jsonl", "records.damaged"
 
-FIELDS = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", "seconds", "figures")
-"""What every record must have to be read; the others tell where and how it was made."""
+FIELDS: Mapping[str, Any] = {
+    **dict.fromkeys(("scenario", "case", "filter", "role", "reference", "status"), str),
+    **dict.fromkeys(("dim", "seed"), int),
+    "seconds": float | int | None,
+    "figures": list,
+}
+"""What every record must have to be read, and as what; other fields tell where and how it was made."""
 
 
 class Key(NamedTuple):
@@ -78,11 +84,14 @@ class RecordFile:
         line = (json.dumps(jsonable(record), allow_nan=False, ensure_ascii=False) + "\n").encode()
         before = os.fstat(self._file).st_size
         try:
-            if (written := os.write(self._file, line)) < len(line):
-                os.write(self._file, line[written:])
+            # A disk that is filling up takes a part of a write, more than once perhaps, before it refuses.
+            while line:
+                line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, before)
+            # What cannot be cut off either is put aside when the sweep is resumed.
+            with suppress(OSError):
+                os.ftruncate(self._file, before)
             raise InputError(
                 f"{self._path} takes no more records ({error.strerror}); those before are kept: make room and go on "
                 "with --resume."
@@ -119,8 +128,8 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], bytes]:
                 f"of jkofilter; this one reads format {FORMAT}: give another --out, or that version. Nothing was "
                 "changed."
             )
-        if missing := [name for name in FIELDS if name not in record]:
-            raise InputError(f"line {number} of {path} lacks {', '.join(missing)}; mend or remove it.")
+        if lacking := [name for name, kind in FIELDS.items() if not isinstance(record.get(name, ...), kind)]:
+            raise InputError(f"line {number} of {path} lacks {', '.join(lacking)}, or has it wrong; mend or remove it.")
         records.append(record)
     return records, b""
 

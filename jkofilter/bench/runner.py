@@ -82,6 +82,8 @@ def run_sweep(sweep: Sweep, watch: Watch | None = None) -> list[dict[str, Any]]:
     tasks = tasks_of(sweep.scenarios, sweep.filters, sweep.seeds)
     if not tasks:
         raise InputError("seeds must hold at least one seed.")
+    if sweep.workers < 1 or sweep.threads < 1:
+        raise InputError(f"workers and threads must be at least one, got {sweep.workers} and {sweep.threads}.")
     with locked(sweep.out) as folder:
         records, warnings = prepare(folder, sweep.resume)
         left, known = remaining(tasks, latest(records), sweep.retry_failed)

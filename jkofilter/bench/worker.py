@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from jkofilter.bench.environment import machine, versions
-from jkofilter.bench.plan import AnyScenario, Result, Task, cases_of
+from jkofilter.bench.plan import AnyScenario, Result, Task, cases_of, digest_of
+from jkofilter.errors import InputError
 from jkofilter.filters.base import Filter
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.scenario import Scenario
@@ -57,7 +58,11 @@ def perform(task: Task, needs: tuple[Result, ...], threads: int) -> Outcome:
 
 @lru_cache(maxsize=8)
 def _scenario(path: str, digest: str) -> AnyScenario:
-    return Scenario.load(path)
+    content = Scenario.load(path)
+    # Edited since the sweep began, or another file on a worker elsewhere: its figures would pass for those asked.
+    if digest_of(path) != digest:
+        raise InputError(f"scenario {path!r} is not the file that the sweep began with; run the bench again.")
+    return content
 
 
 def _run(task: Task, needs: tuple[Result, ...]) -> tuple[dict[str, Any], Result]:
@@ -93,6 +98,8 @@ def _run_filter(task: Task, scenario: Scenario, needs: tuple[Result, ...]) -> tu
     run = run_one(scenario, item, series, seed, reference)
     figures = {} if run.result is None else {"time": run.result.final.time} | dict(run.figures)
     packed, remark = _packed(run.reference) if task.role == "reference" else (None, "")
+    if task.role == "matched":
+        remark = f"{getattr(item, 'particles', 'unknown')} particles"
     record = task.record(run.status, run.seconds, [figures] if figures else [])
     done = Result(packed, run.seconds if run.status == "ok" else None)
     return record | {"remark": remark, "settings": settings_of(item)}, done
