@@ -177,9 +177,11 @@ class Whitened(jf.Potential):
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The posterior to the accuracy of importance sampling: weighted points, and exp(-V)/Z."""
+    """The posterior to the accuracy of importance sampling: weighted points, and their evidence.
 
-    potential: jf.Potential
+    It offers no density: exp(-V)/Z would get an effective share of one by construction.
+    """
+
     points: Tensor
     weights: Tensor
     log_evidence: float
@@ -191,9 +193,6 @@ class Exact:
     @property
     def share(self) -> float:
         return 1 / (len(self.points) * self.weights.square().sum().item())
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return -self.potential(x) - self.log_evidence
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.points[torch.multinomial(self.weights, n, replacement=True, generator=generator)]
@@ -223,7 +222,7 @@ def adaptive_importance_sampling(
         centred = points - mean
         covariance = centred.mT @ (weights[:, None] * centred)
         factor = torch.linalg.cholesky(covariance * (freedom - 2) / freedom)
-    return Exact(potential, points, weights, log_weights.logsumexp(0).item() - math.log(last))
+    return Exact(points, weights, log_weights.logsumexp(0).item() - math.log(last))
 
 
 def importance_sampling(problem: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
@@ -263,6 +262,8 @@ def log_likelihoods(potential: Whitened, law: jf.Belief, test: TwoClasses) -> Te
 
 def log_evidence(potential: jf.Potential, law: jf.Belief) -> float:
     """By importance sampling with draws of the law; NaN for a law without a density."""
+    if isinstance(law, Exact):
+        return law.log_evidence
     if not hasattr(law, "log_prob"):
         return math.nan
     generator = torch.Generator().manual_seed(2)
