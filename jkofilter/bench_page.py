@@ -20,6 +20,7 @@ from jkofilter.bench.folder import read_sweep
 from jkofilter.bench.records import RECORDS, key_of, latest, read_records
 from jkofilter.bench_plotting import box_figure, measured, time_to_accuracy
 from jkofilter.bench_tables import (
+    accuracy_table,
     judged,
     leads,
     measures_of,
@@ -36,6 +37,10 @@ from jkofilter.study_plotting import error_figure, filter_error_figure, measures
 
 SHOWN = (*ERRORS, "sd_ratio", "least_ess", *FLOW_ERRORS, "ess")
 MAIN = ("kl_filter", "mean_error", "log_evidence_error")
+TOLD = (*MAIN, "symmetric_kl", "kl_stationary")
+"""Errors of which the page tells the time to accuracy."""
+SORTED: Mapping[str, Sequence[str]] = {"accuracy": ["case"], "published": []}
+"""What tables are sorted by that are not by case and filter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ def read_folder(folder: Path) -> Recorded:
 
 
 def write_report(folder: Path, out: Path | None = None) -> list[Path]:
-    """Write the page, and runs.csv, summary.csv, paired.csv and published.csv beside it.
+    """Write the page, and runs.csv, summary.csv, paired.csv, accuracy.csv and published.csv beside it.
 
     Args:
         folder: of a sweep.
@@ -93,6 +98,7 @@ def write_report(folder: Path, out: Path | None = None) -> list[Path]:
         "runs": runs,
         "summary": summary_table(runs),
         "paired": paired_table(runs, lead),
+        "accuracy": accuracy_table(runs, TOLD),
         "published": published_table(runs, {name: one["published"] for name, one in sweep.scenarios.items()}),
     }
     text = _page(sweep, tables)
@@ -131,7 +137,10 @@ def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
 
 def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     cases, filters = [case["name"] for case in known["cases"]], known["filters"]
-    own = {title: _ordered(table[table["scenario"] == name], cases, filters) for title, table in tables.items()}
+    own = {
+        title: _ordered(table[table["scenario"] == name], SORTED.get(title, ["case", "filter"]), cases, filters)
+        for title, table in tables.items()
+    }
     known_here = dict.fromkeys((*SHOWN, *own_measures(own["runs"]), "seconds"))
     shown = [measure for measure in known_here if own["summary"][f"{measure}_median"].notna().any()]
     return {
@@ -145,18 +154,17 @@ def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFr
         "reference": sorted(set(own["runs"]["reference"]) - {""}),
         "summary": _rows(own["summary"]),
         "paired": _rows(own["paired"]),
+        "accuracy": _rows(own["accuracy"]),
         "lead": sorted(set(own["paired"]["lead"])),
         "published": _rows(own["published"]),
         "pictures": {title: _embedded(figure) for title, figure in _figures(name, known, own["runs"]).items()},
     }
 
 
-def _ordered(table: pd.DataFrame, cases: Sequence[str], filters: Sequence[str]) -> pd.DataFrame:
-    """In the order of the scenario file, where the table is not in an order of its own."""
-    if "source" in table:
-        return table
+def _ordered(table: pd.DataFrame, by: Sequence[str], cases: Sequence[str], filters: Sequence[str]) -> pd.DataFrame:
+    """In the order of the scenario file, as far as the table has none of its own."""
     places = {name: k for k, name in enumerate([*cases, *filters])}
-    return table.sort_values(["case", "filter"], key=lambda names: names.map(places), kind="stable")
+    return table.sort_values(by, key=lambda names: names.map(places), kind="stable") if by else table
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,10 +16,19 @@ import jkofilter as jf
 from jkofilter.bench.folder import write_sweep
 from jkofilter.bench.records import RecordFile
 from jkofilter.bench_page import figure_text, write_report
-from jkofilter.bench_tables import judged, leads, paired_table, published_table, run_table, summary_table
+from jkofilter.bench_tables import (
+    accuracy_table,
+    judged,
+    leads,
+    paired_table,
+    published_table,
+    run_table,
+    summary_table,
+)
 from jkofilter.cli import main
 
 SEEDS = range(7)
+TABLES = ("runs", "summary", "paired", "accuracy", "published")
 ERROR = {"a": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "b": [2.0, 2.0, 9.0, 12.0, 10.0, 6.0, 21.0]}
 
 
@@ -115,6 +124,22 @@ def test_a_seed_that_failed_on_one_side_is_no_pair() -> None:
     assert (row["pairs"], row["ratio"], row["lead_better"]) == (5, 2.0, 3)
 
 
+def test_time_to_accuracy_leaves_out_what_another_filter_beats_in_both_and_the_reference() -> None:
+    # In seconds and error a is (5, 4), b (3, 9), c (9, 2), and d (6, 5), which a beats in both.
+    made = {"a": (5.0, 4.0), "b": (3.0, 9.0), "c": (9.0, 2.0), "d": (6.0, 5.0)}
+    records = [
+        record("exact", 0, seconds=0.1, figures=[{"time": 5.0, "kl_filter": 0.0}]),
+        *(
+            record(name, seed, seconds=seconds, figures=[{"time": 5.0, "kl_filter": error + seed}])
+            for name, (seconds, error) in made.items()
+            for seed in (-1, 0, 1)
+        ),
+    ]
+    table = accuracy_table(run_table(records), ("kl_filter", "mean_error"))
+    assert set(table["measure"]) == {"kl_filter"}
+    assert table[["filter", "error", "seconds"]].values.tolist() == [["b", 9.0, 3.0], ["a", 4.0, 5.0], ["c", 2.0, 9.0]]
+
+
 def test_published_figures_stand_beside_ours_with_the_ratio() -> None:
     table = published_table(run_table(sweep()), {"s": [vars(figure) for figure in FIGURES]})
     assert table["ours"].tolist()[:2] == [4.0, 21.0]
@@ -164,7 +189,7 @@ class Page(HTMLParser):
 
 def test_the_page_needs_nothing_else_and_says_everything(folder: Path) -> None:
     written = write_report(folder)
-    assert [path.name for path in written] == ["report.html", "runs.csv", "summary.csv", "paired.csv", "published.csv"]
+    assert [path.name for path in written] == ["report.html", *(f"{name}.csv" for name in TABLES)]
     text = written[0].read_text()
     page = Page(text)
     assert page.stack == []
