@@ -207,6 +207,22 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
+SEEDED: dict[str, Callable[[Any], Any]] = {
+    "simulate": lambda seed: jf.simulate(_model(), [1.0], seed=seed),
+    "track": lambda seed: jf.KalmanFilter(_ou()).track(seed=seed),
+    "solve-jko": lambda seed: jf.solve_jko(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-dual-jko": lambda seed: jf.solve_dual_jko(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-proximal": lambda seed: jf.solve_proximal(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-particles": lambda seed: jf.solve_particles(_normal(), _ou().sde, [0.1], seed=seed),
+}
+
+
+@pytest.mark.parametrize("seed", [0.5, "zero", None, 2**64])
+@pytest.mark.parametrize("use", SEEDED.values(), ids=SEEDED.keys())
+def test_seeds_that_are_not_integers(use: Callable[[Any], Any], seed: Any) -> None:
+    _refused(lambda: use(seed), "seed")
+
+
 @pytest.mark.parametrize(("name", "construct"), SETTINGS.values(), ids=SETTINGS.keys())
 def test_settings(name: str, construct: Callable[[], Any]) -> None:
     _refused(construct, name)
