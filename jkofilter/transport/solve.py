@@ -15,6 +15,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import sample_prior
+from jkofilter.numerics.draws import seeded
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.belief import prior_pool
@@ -27,10 +28,10 @@ from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepp
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
-STALLED = 8
-STALL = 0.02
-MAX_STEPS = 20_000
+STALLED, STALL = 8, 0.02
 """A flow whose last STALLED steps together cover less than STALL of the step asked for is given up."""
+MAX_STEPS = 20_000
+"""So is one of more steps than that."""
 MIN_POOL, PER_DIMENSION = 64, 10
 """Fewest particles, in all and for each dimension."""
 FIRST = 2.4
@@ -80,17 +81,19 @@ def solve_jko(
         raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
     if not 0 < step < math.inf:
         raise InputError(f"step must be positive and finite, got {step!r}.")
+    if duration > MAX_STEPS * step:
+        raise InputError(f"step must be at least duration / {MAX_STEPS}, or the flow has too many maps, got {step!r}.")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")
     past = prior if isinstance(prior, JKOFlow) else None
     law = prior.prior if isinstance(prior, JKOFlow) else prior
     _check_model(law, sde)
     check_pool(pool, sde.dim)
-    draws = prior_draws(law, pool, torch.Generator().manual_seed(seed))
+    draws = prior_draws(law, pool, seeded(seed))
     base = prior_pool(law, draws)
-    require_finite_potential(sde, base.x)
-    generator = torch.Generator(device=draws.device).manual_seed(seed)
+    generator = seeded(seed, draws.device)
     now = base if past is None else pushed_through(past.maps, base)
+    require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]
     carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
     if past is None:
@@ -144,6 +147,8 @@ def engine_of(transport: str | Engine) -> Engine:
         return SoftMaximumEngine()
     if isinstance(transport, str):
         raise InputError(f"transport must be 'auto', 'ridge', 'icnn', 'soft-maximum' or an engine, got {transport!r}.")
+    if isinstance(transport, type):
+        raise InputError(f"transport must be an engine, not its class: give {transport.__name__}().")
     if not (hasattr(transport, "begin") and hasattr(transport, "solve")):
         raise InputError(f"transport must be the name of an engine or an engine, got {type(transport).__name__}.")
     return transport
@@ -158,7 +163,7 @@ def check_pool(pool: int, dim: int) -> None:
 
 def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
     if not isinstance(prior, Distribution):
-        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
+        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,), or a JKOFlow.")
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
     if tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
@@ -213,27 +218,46 @@ class _Driver:
                 infos.append(_info(self.stepper.sde, step, seconds, halvings))
             state = taken[-1].state
             tau = min(tau, self.step)
-            covered = times[-1] - times[-1 - STALLED] if len(times) > STALLED else math.inf
-            growing = len(times) > STALLED and times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
-            if (covered < STALL * min(self.step, self.duration) and not growing) or len(times) > MAX_STEPS:
-                raise FilterError(
-                    f"the flow stalls at time {self.start + state.time:g}: its last {STALLED} steps together cover "
-                    f"less than {STALL:g} of a step; check that the potential confines the law and is smooth where it "
-                    "has mass."
-                )
+            self._require_progress(times)
         if maps:
             times[-1] = float(self.duration)
         return times, maps, infos, state.pool
 
+    def _require_progress(self, times: list[float]) -> None:
+        """Raise FilterError where steps have become so short, or so many, that the end is not in sight."""
+        now = self.start + times[-1]
+        if len(times) - 1 > MAX_STEPS:
+            raise FilterError(f"the flow takes more than {MAX_STEPS} steps by time {now:g}; give a longer step.")
+        if len(times) <= STALLED:
+            return
+        covered = times[-1] - times[-1 - STALLED]
+        growing = times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
+        if covered < STALL * min(self.step, self.duration) and not growing:
+            raise FilterError(
+                f"the flow stalls at time {now:g}: its last {STALLED} steps together cover less than {STALL:g} of a "
+                "step; check that the potential confines the law and is smooth where it has mass."
+            )
+
     def _first(self, base: Pool) -> float:
-        """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium."""
-        curvature = torch.linalg.eigvalsh(self.stepper.sde.potential.hessian(base.x)).max().item()
+        """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium.
+
+        Raises:
+            FilterError: the Hessian of the potential is not finite at some particle.
+        """
+        hessian = self.stepper.sde.potential.hessian(base.x)
+        if not torch.isfinite(hessian).all():
+            raise FilterError(
+                f"the Hessian of the potential is NaN or infinite at time {self.start:g} where the law has mass; give "
+                "a potential that is twice differentiable there."
+            )
+        curvature = torch.linalg.eigvalsh(hessian).max().item()
         return FIRST / curvature if curvature > 0 else math.inf
 
     def _attempt(self, state: FlowState, tau: float) -> tuple[list[Step], float, int]:
         """The steps taken, the length to try next, and how often a step was halved first."""
         failure: FilterError | None = None
         for halvings in range(HALVINGS + 1):
+            tried = tau
             try:
                 whole = self.stepper.step(state, tau, self.generator)
                 if self.tolerance is None:
@@ -241,18 +265,22 @@ class _Driver:
                 half = self.stepper.step(state, tau / 2, self.generator)
                 end = self.stepper.step(half.state, tau / 2, self.generator)
             except FilterError as caught:
-                failure = caught
-                tau = tau / 2
+                failure, tau = caught, tau / 2
                 continue
-            error = _difference(whole.state.pool, end.state.pool)
-            factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / 3)
+            failure, error = None, _difference(whole.state.pool, end.state.pool)
+            factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / (1 + self.stepper.order))
             if error <= self.tolerance:
                 return [half, end], tau * min(max(factor, 1.0), _GROW), halvings
             tau = tau * max(min(factor, 0.7), _SHRINK)
+        now = self.start + state.time
+        if failure is None:
+            raise FilterError(
+                f"a step at time {now:g} differs from its two halves by {error:.1e}, even {tried:.1e} long; give a "
+                "tolerance above what the fit of a step leaves, or a larger pool."
+            )
         raise FilterError(
-            f"no JKO step succeeds at time {self.start + state.time:g}, even {tau:.1e} long "
-            f"({failure or 'error above tolerance'}); check that the potential is finite, confining, and smooth where "
-            "the law has mass."
+            f"no JKO step succeeds at time {now:g}, even {tried:.1e} long ({failure}); check that the potential is "
+            "finite, confining, and smooth where the law has mass."
         ) from failure
 
 
