@@ -117,6 +117,10 @@ CONSTRUCTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
     "potential-shape": ("potential", lambda: jf.Potential(lambda x: x.square(), 1)),
     "potential-total": ("potential", lambda: jf.Potential(lambda x: x.square().sum(), 1)),
     "potential-no-tensor": ("potential", lambda: jf.Potential(lambda x: 1.0, 1)),
+    "potential-leaves-torch": (
+        "potential",
+        lambda: jf.Potential(lambda x: x.detach().sum(-1), 1).gradient(EYE2[:, :1]),
+    ),
     "potential-nan": ("potential", lambda: jf.Potential(lambda x: x.sum(-1) * NAN, 1)),
     "sde-potential": ("potential", lambda: jf.LangevinSDE(torch.square)),
     "beta-zero": ("beta", lambda: jf.LangevinSDE(jf.DoubleWell(1), beta=0.0)),

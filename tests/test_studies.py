@@ -187,7 +187,9 @@ def test_what_is_not_a_flow_is_refused(tmp_path: Path) -> None:
     torch.save({"format": document["format"]}, tmp_path / "empty.pt")
     torch.save(document | {"maps": [{"kind": "Spline", "parameters": {}}]}, tmp_path / "kind.pt")
     torch.save([document], tmp_path / "list.pt")
-    for name in ("cut", "bytes", "empty", "kind", "list", ""):
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    torch.save(document | {"times": [0.0]}, tmp_path / "times.pt")
+    for name in ("cut", "bytes", "junk", "empty", "kind", "list", "times", ""):
         with pytest.raises(jf.InputError, match="^path .* is not a flow written by"):
             jf.JKOFlow.load(tmp_path / f"{name}.pt" if name else tmp_path)
     with pytest.raises(jf.InputError, match=r"^path .* does not exist"):

@@ -152,6 +152,40 @@ def test_a_tolerance_chooses_the_steps() -> None:
     assert gap(tight) < gap(loose)
 
 
+def test_a_tolerance_below_the_error_of_the_fit_does_not_shorten_steps_for_nothing() -> None:
+    # Two pieces cannot follow the double wells: their residual moves particles by more than the time step errs.
+    engine = jf.SoftMaximumEngine(pieces=2, iterations=10)
+    flow = jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, transport=engine, tolerance=1e-6, pool=128)
+    assert len(flow.maps) < 60
+    # Where the fit is exact the tolerance is kept, however many steps of the longest it takes.
+    steps = [info.details["step"] for info in ou_flow(0.6, "sdirk2", tolerance=1e-7).infos]
+    assert len(steps) > 100
+    assert max(steps) < 0.02
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
+def test_the_unit_of_the_state_makes_no_difference(unit: float) -> None:
+    wells = jf.Potential(lambda x: ((x / unit).square() - 1).square().sum(-1) * unit**2, 2)
+    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), unit**2 * EYE)
+    ours, plain = (
+        jf.solve_jko(law, jf.LangevinSDE(potential, beta), 0.1, 0.05, pool=256).final
+        for law, potential, beta in ((prior, wells, unit**-2), (NORMAL, jf.DoubleWell(2), 1.0))
+    )
+    x, log_prob = plain.sample_with_log_prob(100)
+    torch.testing.assert_close(ours.log_prob(unit * x) + 2 * math.log(unit), log_prob, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("deviation", [1e-3, 1e-6])
+def test_a_start_that_is_all_but_known_spreads_like_any_other(deviation: float) -> None:
+    prior = MultivariateNormal(torch.ones(2, dtype=torch.float64), deviation**2 * EYE)
+    flow = jf.solve_jko(prior, OU, 0.1, 0.02, pool=512)
+    decay = torch.linalg.matrix_exp(-PRECISION * 0.1)
+    stationary = torch.linalg.inv(2.0 * PRECISION)
+    covariance = stationary - decay @ (stationary - deviation**2 * EYE) @ decay
+    torch.testing.assert_close(flow.final.covariance, covariance, rtol=0.05, atol=1e-3)
+    assert all(info.details["kl_rate"] < 1e-2 for info in flow.infos)
+
+
 def test_every_step_reports_what_it_did() -> None:
     flow = jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, pool=512)
     assert len(flow.infos) == len(flow.maps) == len(flow.times) - 1
@@ -168,9 +202,9 @@ def test_marginals_are_those_of_the_pool() -> None:
     marginal = belief.marginal(1)
     assert marginal.dim == 1
     torch.testing.assert_close(marginal.mean, belief.mean[1:])
-    for coordinates in ((), (2,), (-1,)):
+    for coordinates in ((), (2,), (-1,), (0.5,)):
         with pytest.raises(jf.InputError, match="coordinates"):
-            belief.marginal(*coordinates)
+            belief.marginal(*coordinates)  # type: ignore[arg-type]
 
 
 class Unfit(Distribution):
@@ -249,7 +283,7 @@ def test_a_flow_is_carried_on_where_the_law_is_now() -> None:
 
 def test_a_hessian_that_is_not_finite_is_an_error_that_names_it() -> None:
     # The gradient of max(x, 0)^1.5 is continuous; automatic differentiation makes its second derivative NaN below zero.
-    kinked = jf.Potential(lambda x: x.clamp(min=0).pow(1.5).sum(-1) + x.square().sum(-1), 2)
+    kinked = jf.Potential(lambda x: (x * (x > 0)).pow(1.5).sum(-1) + x.square().sum(-1), 2)
     with pytest.raises(jf.FilterError, match=r"Hessian of the potential is NaN or infinite at time 0 "):
         jf.solve_jko(NORMAL, jf.LangevinSDE(kinked), 0.1, 0.1, pool=64)
 
@@ -284,3 +318,5 @@ def test_points_of_the_wrong_shape_or_nan_are_refused() -> None:
     with pytest.raises(jf.InputError, match="NaN"):
         belief.log_prob(torch.full((1, 2), math.nan, dtype=torch.float64))
     assert belief.log_prob(torch.full((1, 2), math.inf, dtype=torch.float64)).item() == -math.inf
+    # Newton's iterations are not differentiated: no gradient is better than a wrong one.
+    assert not belief.log_prob(torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)).requires_grad

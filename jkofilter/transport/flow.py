@@ -123,4 +123,6 @@ def _decoded(document: dict[str, Any]) -> _Stored:
         raise ValueError(f"format {document['format']!r}")
     maps = tuple(decoded_map(entry) for entry in document["maps"])
     infos = tuple(StepInfo(**entry) for entry in document["infos"])
+    if not len(document["times"]) - 1 == len(maps) == len(infos):
+        raise ValueError("times, maps and infos do not belong together")
     return _Stored(decoded_prior(document["prior"]), tuple(document["times"]), maps, infos, document["base"])

@@ -28,14 +28,17 @@ from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepp
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
-STALLED, STALL = 8, 0.02
-"""A flow whose last STALLED steps together cover less than STALL of the step asked for is given up."""
+STALLED, STALL, AHEAD = 8, 0.02, 2000
+"""A flow whose last STALLED steps together cover less than STALL of the step asked for, such that more than AHEAD of
+them would be left to go, is given up."""
 MAX_STEPS = 20_000
 """So is one of more steps than that."""
 MIN_POOL, PER_DIMENSION = 64, 10
 """Fewest particles, in all and for each dimension."""
 FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
+WIDEST = 1e3
+"""How many times its least width a law may diffuse in the first step: a Newton step at most doubles a map."""
 _SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
 
 
@@ -63,7 +66,8 @@ def solve_jko(
         transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), "soft-maximum" (soft
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own.
         tolerance: bound on the root mean square difference, in standard deviations of the law, between one step and
-            two half steps; steps shorten and lengthen to keep it. None takes steps of ``step``.
+            two half steps; steps shorten and lengthen to keep it, down to where the residual of the fit moves
+            particles by as much, which shorter steps do not mend. None takes steps of ``step``.
         pool: particles that the maps are fitted on.
         seed: draws the pool, and the network's batches.
 
@@ -202,28 +206,29 @@ class _Driver:
     start: float
 
     def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo], Pool]:
-        state, times, maps, infos = FlowState(0.0, base), [0.0], [], []
+        state, times, maps, infos, reason = FlowState(0.0, base), [0.0], [], [], ""
         tau = min(self.step, self._first(base))
         while self.duration - state.time > 1e-9 * self.step:
             left = self.duration - state.time
             # Equal steps to the end rather than a sliver at the end.
             tau = left / math.ceil(left / tau - 1e-9)
             start = clock.perf_counter()
-            taken, tau, halvings = self._attempt(state, tau)
-            seconds = (clock.perf_counter() - start) / len(taken)
-            for step in taken:
+            found = self._attempt(state, tau)
+            seconds = (clock.perf_counter() - start) / len(found.steps)
+            for step in found.steps:
                 times.append(step.state.time)
                 assert step.state.psi is not None
                 maps.append(step.state.psi)
-                infos.append(_info(self.stepper.sde, step, seconds, halvings))
-            state = taken[-1].state
-            tau = min(tau, self.step)
-            self._require_progress(times)
+                infos.append(_info(self.stepper.sde, step, seconds, found.halvings))
+            state = found.steps[-1].state
+            tau = min(found.next, self.step)
+            reason = found.reason or reason
+            self._require_progress(times, reason)
         if maps:
             times[-1] = float(self.duration)
         return times, maps, infos, state.pool
 
-    def _require_progress(self, times: list[float]) -> None:
+    def _require_progress(self, times: list[float], reason: str) -> None:
         """Raise FilterError where steps have become so short, or so many, that the end is not in sight."""
         now = self.start + times[-1]
         if len(times) - 1 > MAX_STEPS:
@@ -232,14 +237,22 @@ class _Driver:
             return
         covered = times[-1] - times[-1 - STALLED]
         growing = times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
-        if covered < STALL * min(self.step, self.duration) and not growing:
+        short = covered < STALL * min(self.step, self.duration)
+        if short and not growing and (self.duration - times[-1]) * STALLED > AHEAD * covered:
             raise FilterError(
-                f"the flow stalls at time {now:g}: its last {STALLED} steps together cover less than {STALL:g} of a "
-                "step; check that the potential confines the law and is smooth where it has mass."
+                f"the flow stalls at time {now:g}: its last {STALLED} steps together cover {covered:.1e} "
+                f"({reason}); {self._cure}."
             )
 
+    @property
+    def _cure(self) -> str:
+        cure = "check that the potential is finite, confining, and smooth where the law has mass"
+        return cure if self.tolerance is None else f"give a larger tolerance, or {cure}"
+
     def _first(self, base: Pool) -> float:
-        """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium.
+        """A first step short enough for the steepest particle, and for a law that starts all but concentrated.
+
+        The tails of a prior can start far from equilibrium.
 
         Raises:
             FilterError: the Hessian of the potential is not finite at some particle.
@@ -251,42 +264,64 @@ class _Driver:
                 "a potential that is twice differentiable there."
             )
         curvature = torch.linalg.eigvalsh(hessian).max().item()
-        return FIRST / curvature if curvature > 0 else math.inf
+        steepest = FIRST / curvature if curvature > 0 else math.inf
+        narrow = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(base.x.mT))).min().item()
+        # A variance of zero is rounding's, and no step is short enough.
+        return min(steepest, 0.5 * float(self.stepper.sde.beta) * WIDEST**2 * narrow) if narrow > 0 else steepest
 
-    def _attempt(self, state: FlowState, tau: float) -> tuple[list[Step], float, int]:
-        """The steps taken, the length to try next, and how often a step was halved first."""
-        failure: FilterError | None = None
+    def _attempt(self, state: FlowState, tau: float) -> _Attempt:
+        reason = ""
         for halvings in range(HALVINGS + 1):
             tried = tau
             try:
                 whole = self.stepper.step(state, tau, self.generator)
                 if self.tolerance is None:
-                    return [whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings
+                    return _Attempt([whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings, reason)
                 half = self.stepper.step(state, tau / 2, self.generator)
                 end = self.stepper.step(half.state, tau / 2, self.generator)
             except FilterError as caught:
-                failure, tau = caught, tau / 2
+                reason, tau = str(caught).removesuffix("."), tau / 2
                 continue
-            failure, error = None, _difference(whole.state.pool, end.state.pool)
+            error, fit = _difference(whole.state.pool, end.state.pool), _fit_error(whole)
             factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / (1 + self.stepper.order))
-            if error <= self.tolerance:
-                return [half, end], tau * min(max(factor, 1.0), _GROW), halvings
+            if error <= max(self.tolerance, fit):
+                return _Attempt([half, end], tau * min(max(factor, 1.0), _GROW), halvings, reason)
+            reason = f"a step and its two halves differ by {error:.1e}"
             tau = tau * max(min(factor, 0.7), _SHRINK)
-        now = self.start + state.time
-        if failure is None:
-            raise FilterError(
-                f"a step at time {now:g} differs from its two halves by {error:.1e}, even {tried:.1e} long; give a "
-                "tolerance above what the fit of a step leaves, or a larger pool."
-            )
         raise FilterError(
-            f"no JKO step succeeds at time {now:g}, even {tried:.1e} long ({failure}); check that the potential is "
-            "finite, confining, and smooth where the law has mass."
-        ) from failure
+            f"no JKO step succeeds at time {self.start + state.time:g}, even {tried:.1e} long ({reason}); {self._cure}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """Steps taken.
+
+    Attributes:
+        steps: one, or two halves.
+        next: length to try next.
+        halvings: how often the step was made shorter first.
+        reason: why, the last time.
+    """
+
+    steps: list[Step]
+    next: float
+    halvings: int
+    reason: str
+
+
+def _fit_error(step: Step) -> float:
+    """What the residual of a step's fit moves particles by, root mean square, in standard deviations of the law.
+
+    No shorter step takes it out: over a unit of time it adds up to as much.
+    """
+    spread = step.state.pool.x.var(0, correction=0).sum()
+    return step.state.step * (step.solved.residual.square().sum(-1).mean() / spread).sqrt().item()
 
 
 def _difference(a: Pool, b: Pool) -> float:
     """Root mean square distance of the same particles in two pools, in standard deviations of the law."""
-    spread = (b.x - b.x.mean(0)).square().sum(-1).mean()
+    spread = b.x.var(0, correction=0).sum()
     return ((a.x - b.x).square().sum(-1).mean() / spread).sqrt().item()
 
 
