@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +14,20 @@ import torch
 from jkofilter.errors import InputError
 
 Content = TypeVar("Content")
+
+# What torch.load raises for a file of another kind, cut short or unsafe, and what a document of another shape does.
+_OF_ANOTHER_KIND = (
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OSError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+)
 
 
 def require_writable(folder: str | os.PathLike[str]) -> Path:
@@ -70,6 +86,5 @@ def load_tensors(path: str | os.PathLike[str], decode: Callable[[Any], Content],
         return decode(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
-    except Exception as error:
-        # torch raises whatever the bytes happen to trip over, and a document of another shape anything.
+    except _OF_ANOTHER_KIND as error:
         raise InputError(f"path {os.fspath(path)!r} is not {what}.") from error
