@@ -90,11 +90,11 @@ def soft_maximum_then_icnn(problem: jf.FlowCase, seed: int, seconds: float) -> j
     # More modes in more dimensions have more shapes to mend; at d = 32 as much training would take an hour.
     widths = (128, 128) if 12 <= d <= 13 else (64, 64)
     # At d = 6 the potential between the modes still bounds the step; more steps need less training each.
-    bend_step, network_step = (0.4, 0.6) if d >= 8 else (0.2, 0.2)
+    step = 0.4 if d >= 8 else 0.2
     iterations = 2500 if 8 <= d <= 13 else 1000
     network = jf.ICNNEngine(widths, 1, iterations, learning_rate=5e-2, patience=40, refinements=0, ridge=None)
-    flow = refreshed(flow, sde, bent, 8000, bend_step, CLEARED, seed)
-    flow = refreshed(flow, sde, network, 20_000, network_step, end, seed)
+    flow = refreshed(flow, sde, bent, 8000, step, CLEARED, seed)
+    flow = refreshed(flow, sde, network, 20_000, step, end, seed)
     return jf.Carried(flow.at, f"{len(flow.maps)} steps")
 
 
