@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,27 +14,15 @@ from torch import Tensor
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
+from jkofilter.files import load_tensors, save_tensors
 from jkofilter.filters.base import Filter, as_reading
 from jkofilter.models.series import ObservationSeries
+from jkofilter.numerics.draws import seeded
 from jkofilter.transport.storage import decoded_belief, encoded_belief
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
-
-
-# What torch.load raises for a file of another kind, cut short or unsafe, and what a document of another shape does.
-_NOT_A_RESULT = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    IsADirectoryError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    TypeError,
-)
 
 
 def failed(info: StepInfo) -> bool:
@@ -58,7 +44,7 @@ class Tracker:
 
     def __init__(self, filter: Filter, seed: int = 0) -> None:
         self._filter = filter
-        self._generator = torch.Generator(device=filter.model.device).manual_seed(seed)
+        self._generator = seeded(seed, filter.model.device)
         self.belief: Belief = filter.init(self._generator)
         self.info = StepInfo()
 
@@ -154,7 +140,7 @@ class FilterResult:
         if samples:
             if not self.beliefs:
                 raise InputError("samples needs the beliefs; run with keep_beliefs=True.")
-            generator = torch.Generator(device=self.means.device).manual_seed(seed)
+            generator = seeded(seed, self.means.device)
             draws = torch.stack([belief.sample(samples, generator) for belief in self.beliefs])
             data["draws"] = (("time", "sample", "state"), draws.cpu().numpy())
         return xarray.Dataset(data, coords={"time": self.times.numpy()})
@@ -175,18 +161,15 @@ class FilterResult:
         """Write everything, beliefs included, to one file (torch format, plain tensors and numbers only).
 
         Raises:
-            InputError: the folder of ``path`` is not there, or a belief holds a prior or map that is not stored.
+            InputError: the folder of ``path`` is not there or cannot be written to, or a belief holds a prior or map
+                that is not stored.
         """
-        if not Path(path).absolute().parent.is_dir():
-            raise InputError(f"path {os.fspath(path)!r} lies in a folder that does not exist; make the folder first.")
         document = {f.name: getattr(self, f.name) for f in fields(self)}
         document["infos"] = [{"fields": vars(info)} for info in self.infos]
         document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
         document["final"] = encoded_belief(self.final)
         document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
-        temporary = Path(f"{os.fspath(path)}.part")
-        torch.save(document, temporary)
-        temporary.replace(path)
+        save_tensors(path, document)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FilterResult:
@@ -195,17 +178,15 @@ class FilterResult:
         Raises:
             InputError: the file is missing or is not a saved result.
         """
-        try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
+
+        def decode(document: dict[str, Any]) -> FilterResult:
             document["infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["infos"])
             document["predict_infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["predict_infos"])
             document["final"] = decoded_belief(document["final"])
             document["beliefs"] = tuple(decoded_belief(entry) for entry in document["beliefs"])
             return cls(**document)
-        except FileNotFoundError as error:
-            raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
-        except _NOT_A_RESULT as error:
-            raise InputError(f"path {os.fspath(path)!r} is not a result written by FilterResult.save().") from error
+
+        return load_tensors(path, decode, "a result written by FilterResult.save()")
 
 
 def run_filter(

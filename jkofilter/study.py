@@ -86,7 +86,8 @@ class FlowStudy:
         description: one sentence.
 
     Raises:
-        InputError: no cases, no methods, a name used twice, or a published figure of what is not there.
+        InputError: no cases, no methods, a name used twice, or a pair to skip, a projection or a published figure of
+            what is not there.
     """
 
     name: str
@@ -106,6 +107,13 @@ class FlowStudy:
             raise InputError(f"cases must have different names, got {', '.join(names)}.")
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
+        for method, name in self.skip:
+            if method not in self.methods or name not in names:
+                raise InputError(f"skip names no method and case {method!r}, {name!r} of this study.")
+        drawn = {case.name for case in self.cases if case.stationary is not None}
+        for name in self.projections:
+            if name not in drawn:
+                raise InputError(f"projections names no case with a stationary law {name!r}.")
         check_published(self.published, set(self.methods), set(names))
 
     @property

@@ -58,7 +58,7 @@ def run_study(
 
     Args:
         study: what to run.
-        names: method names; the first method of the study sets the others' wall time if it is among them.
+        names: method names; the first of them, in the study's order, sets the others' wall time.
         seeds: by default those of the study.
         on_run: called after each run with "method, case" and the seed.
 

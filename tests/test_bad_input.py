@@ -117,6 +117,10 @@ CONSTRUCTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
     "potential-shape": ("potential", lambda: jf.Potential(lambda x: x.square(), 1)),
     "potential-total": ("potential", lambda: jf.Potential(lambda x: x.square().sum(), 1)),
     "potential-no-tensor": ("potential", lambda: jf.Potential(lambda x: 1.0, 1)),
+    "potential-leaves-torch": (
+        "potential",
+        lambda: jf.Potential(lambda x: x.detach().sum(-1), 1).gradient(EYE2[:, :1]),
+    ),
     "potential-nan": ("potential", lambda: jf.Potential(lambda x: x.sum(-1) * NAN, 1)),
     "sde-potential": ("potential", lambda: jf.LangevinSDE(torch.square)),
     "beta-zero": ("beta", lambda: jf.LangevinSDE(jf.DoubleWell(1), beta=0.0)),
@@ -205,6 +209,22 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "simulate-substep": ("substep", lambda: jf.simulate(_model(), [1.0], substep=0.0)),
     "simulate-times": ("times", lambda: jf.simulate(_model(), [1.0, 0.5])),
 }
+
+
+SEEDED: dict[str, Callable[[Any], Any]] = {
+    "simulate": lambda seed: jf.simulate(_model(), [1.0], seed=seed),
+    "track": lambda seed: jf.KalmanFilter(_ou()).track(seed=seed),
+    "solve-jko": lambda seed: jf.solve_jko(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-dual-jko": lambda seed: jf.solve_dual_jko(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-proximal": lambda seed: jf.solve_proximal(_normal(), _ou().sde, 0.1, seed=seed),
+    "solve-particles": lambda seed: jf.solve_particles(_normal(), _ou().sde, [0.1], seed=seed),
+}
+
+
+@pytest.mark.parametrize("seed", [0.5, "zero", None, 2**64])
+@pytest.mark.parametrize("use", SEEDED.values(), ids=SEEDED.keys())
+def test_seeds_that_are_not_integers(use: Callable[[Any], Any], seed: Any) -> None:
+    _refused(lambda: use(seed), "seed")
 
 
 @pytest.mark.parametrize(("name", "construct"), SETTINGS.values(), ids=SETTINGS.keys())

@@ -234,7 +234,19 @@ def test_a_potential_that_is_not_finite_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"pieces": 0}, {"pieces": 2.5}, {"bends": -1}, {"sharpness": 0.0}, {"sharpness": math.nan}]
+    "settings",
+    [
+        {"pieces": 0},
+        {"pieces": 2.5},
+        {"iterations": 0},
+        {"refinements": -1},
+        {"bends": -1},
+        {"sharpness": 0.0},
+        {"sharpness": math.nan},
+        {"fit_tolerance": -1.0},
+        {"penalty": -1.0},
+        {"penalty": math.inf},
+    ],
 )
 def test_settings_that_cannot_be_used_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):

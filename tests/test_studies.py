@@ -131,6 +131,12 @@ def test_a_study_needs_cases_methods_and_different_names() -> None:
         study(cases=[case, case])
     with pytest.raises(jf.InputError, match="seeds"):
         study(seeds=0)
+    for pair in (("particles", "d = 3"), ("nobody", "d = 2")):
+        with pytest.raises(jf.InputError, match="skip names no"):
+            study(skip=frozenset({pair}))
+    for names in (("d = 3",), ("d = 2",)):
+        with pytest.raises(jf.InputError, match="projections names no"):
+            study(cases=[case], projections=names)
 
 
 def test_a_product_law_is_the_product_of_its_marginals_in_rotated_coordinates() -> None:
@@ -145,9 +151,19 @@ def test_a_product_law_is_the_product_of_its_marginals_in_rotated_coordinates() 
     torch.testing.assert_close(law.log_prob(x), MultivariateNormal(mean, covariance).log_prob(x))
 
 
-def test_a_flow_survives_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [
+        jf.RidgeEngine(),
+        jf.ICNNEngine((6, 5), iterations=5),
+        jf.ICNNEngine((6,), rank=2, iterations=5, ridge=None),
+        jf.SoftMaximumEngine(pieces=2, iterations=5, bends=1),
+    ],
+    ids=["ridge", "icnn from a ridge", "icnn", "bent soft maximum"],
+)
+def test_a_flow_survives_its_file(engine: object, tmp_path: Path) -> None:
     sde = jf.LangevinSDE(jf.DoubleWell(2))
-    flow = jf.solve_jko(NORMAL, sde, 0.1, 0.05, pool=256)
+    flow = jf.solve_jko(NORMAL, sde, 0.1, 0.05, transport=engine, pool=256)  # type: ignore[arg-type]
     flow.save(tmp_path / "flow.pt")
     loaded = jf.JKOFlow.load(tmp_path / "flow.pt")
     x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -162,13 +178,37 @@ def test_a_flow_of_a_prior_without_a_file_form_asks_for_it(tmp_path: Path) -> No
     flow.save(tmp_path / "flow.pt")
     with pytest.raises(jf.InputError, match="prior must be given"):
         jf.JKOFlow.load(tmp_path / "flow.pt")
+    line = MultivariateNormal(torch.zeros(1, dtype=torch.float64), EYE[:1, :1])
+    for other in (line, "normal", NORMAL.expand((2,))):
+        with pytest.raises(jf.InputError, match=r"^prior must be a .* event_shape \(2,\)\.$"):
+            jf.JKOFlow.load(tmp_path / "flow.pt", other)  # type: ignore[arg-type]
     x = torch.zeros(1, 2, dtype=torch.float64)
     assert torch.equal(jf.JKOFlow.load(tmp_path / "flow.pt", prior).final.log_prob(x), flow.final.log_prob(x))
 
 
 def test_what_is_not_a_flow_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "other.pt").write_bytes(b"no tensor here")
-    with pytest.raises(jf.InputError, match="not a flow"):
-        jf.JKOFlow.load(tmp_path / "other.pt")
-    with pytest.raises(jf.InputError, match="does not exist"):
+    whole = tmp_path / "flow.pt"
+    jf.solve_jko(NORMAL, SDE, 0.05, 0.05, pool=64).save(whole)
+    (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:-200])
+    (tmp_path / "bytes.pt").write_bytes(b"no tensor here")
+    document = torch.load(whole, weights_only=True)
+    torch.save({"format": document["format"]}, tmp_path / "empty.pt")
+    torch.save(document | {"maps": [{"kind": "Spline", "parameters": {}}]}, tmp_path / "kind.pt")
+    torch.save([document], tmp_path / "list.pt")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    torch.save(document | {"times": [0.0]}, tmp_path / "times.pt")
+    for name in ("cut", "bytes", "junk", "empty", "kind", "list", "times", ""):
+        with pytest.raises(jf.InputError, match="^path .* is not a flow written by"):
+            jf.JKOFlow.load(tmp_path / f"{name}.pt" if name else tmp_path)
+    with pytest.raises(jf.InputError, match=r"^path .* does not exist"):
         jf.JKOFlow.load(tmp_path / "absent.pt")
+
+
+def test_a_flow_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    flow = jf.solve_jko(NORMAL, SDE, 0.05, 0.05, pool=64)
+    with pytest.raises(jf.InputError, match=r"^path .* folder that does not exist"):
+        flow.save(tmp_path / "absent" / "flow.pt")
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(jf.InputError, match=r"^path .* cannot be written to"):
+        flow.save(tmp_path / "folder.pt")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.pt"]

@@ -8,12 +8,17 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal, constraints
 
 import jkofilter as jf
+from jkofilter.transport.engines import Engine
 
 EYE = torch.eye(2, dtype=torch.float64)
 NORMAL = MultivariateNormal(torch.zeros(2, dtype=torch.float64), EYE)
 PRECISION = torch.tensor([[2.0, 0.6], [0.6, 0.8]], dtype=torch.float64)
 CENTRE = torch.tensor([0.5, -1.0], dtype=torch.float64)
 SPREAD = torch.tensor([[0.6, -0.3], [-0.3, 1.4]], dtype=torch.float64)
+ENGINES = (
+    pytest.param(jf.RidgeEngine(), id="ridge"),
+    pytest.param(jf.ICNNEngine(ridge=None, widths=(16,), iterations=50), id="icnn"),
+)
 OU = jf.LangevinSDE(jf.Quadratic(CENTRE, PRECISION), 2.0)
 
 
@@ -80,8 +85,9 @@ def test_draws_know_their_own_density() -> None:
     torch.testing.assert_close(belief.log_prob(belief.pool.x), belief.pool.log_prob, rtol=0, atol=1e-7)
 
 
-def test_the_density_integrates_to_one() -> None:
-    belief = jf.solve_jko(NORMAL, coupled(), 0.3, 0.05, pool=512).final
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_density_integrates_to_one(engine: Engine) -> None:
+    belief = jf.solve_jko(NORMAL, coupled(), 0.3, 0.05, transport=engine, pool=512).final
     axis = torch.linspace(-6, 6, 241, dtype=torch.float64)
     density = belief.log_prob(torch.cartesian_prod(axis, axis)).exp()
     assert density.sum().item() * (12 / 240) ** 2 == pytest.approx(1, abs=1e-4)
@@ -106,21 +112,22 @@ def test_one_dimension_agrees_with_the_grid() -> None:
     assert jf.metrics.symmetric_kl(jf.solve_jko(prior, sde, 0.5, 0.05, pool=1024).final, exact) < 1e-3
 
 
-@pytest.mark.parametrize("engine", [jf.RidgeEngine(), jf.ICNNEngine(ridge=None, widths=(16,), iterations=50)])
-def test_a_stationary_law_stays_put(engine: object) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_stationary_law_stays_put(engine: Engine) -> None:
     means = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
     law = MixtureSameFamily(
         Categorical(torch.ones(2, dtype=torch.float64)), MultivariateNormal(means, EYE.expand(2, 2, 2))
     )
     sde = jf.LangevinSDE(jf.GaussianMixture(means, EYE.expand(2, 2, 2), torch.full((2,), 0.5, dtype=torch.float64)))
-    belief = jf.solve_jko(law, sde, 0.5, 0.25, transport=engine, pool=512).final  # type: ignore[arg-type]
+    belief = jf.solve_jko(law, sde, 0.5, 0.25, transport=engine, pool=512).final
     x, log_prob = belief.sample_with_log_prob(1000)
     assert (log_prob - law.log_prob(x)).square().mean().sqrt() < 0.02
 
 
-def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_seed_gives_the_same_flow_and_leaves_the_global_generator_alone(engine: Engine) -> None:
     state = torch.get_rng_state()
-    flows = [jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, pool=256, seed=seed) for seed in (3, 3, 4)]
+    flows = [jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, transport=engine, pool=256, seed=seed) for seed in (3, 3, 4)]
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(flows[0].base.x, flows[1].base.x)
     assert torch.equal(flows[0].final.pool.log_prob, flows[1].final.pool.log_prob)
@@ -145,6 +152,40 @@ def test_a_tolerance_chooses_the_steps() -> None:
     assert gap(tight) < gap(loose)
 
 
+def test_a_tolerance_below_the_error_of_the_fit_does_not_shorten_steps_for_nothing() -> None:
+    # Two pieces cannot follow the double wells: their residual moves particles by more than the time step errs.
+    engine = jf.SoftMaximumEngine(pieces=2, iterations=10)
+    flow = jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, transport=engine, tolerance=1e-6, pool=128)
+    assert len(flow.maps) < 60
+    # Where the fit is exact the tolerance is kept, however many steps of the longest it takes.
+    steps = [info.details["step"] for info in ou_flow(0.6, "sdirk2", tolerance=1e-7).infos]
+    assert len(steps) > 100
+    assert max(steps) < 0.02
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
+def test_the_unit_of_the_state_makes_no_difference(unit: float) -> None:
+    wells = jf.Potential(lambda x: ((x / unit).square() - 1).square().sum(-1) * unit**2, 2)
+    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), unit**2 * EYE)
+    ours, plain = (
+        jf.solve_jko(law, jf.LangevinSDE(potential, beta), 0.1, 0.05, pool=256).final
+        for law, potential, beta in ((prior, wells, unit**-2), (NORMAL, jf.DoubleWell(2), 1.0))
+    )
+    x, log_prob = plain.sample_with_log_prob(100)
+    torch.testing.assert_close(ours.log_prob(unit * x) + 2 * math.log(unit), log_prob, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("deviation", [1e-3, 1e-6])
+def test_a_start_that_is_all_but_known_spreads_like_any_other(deviation: float) -> None:
+    prior = MultivariateNormal(torch.ones(2, dtype=torch.float64), deviation**2 * EYE)
+    flow = jf.solve_jko(prior, OU, 0.1, 0.02, pool=512)
+    decay = torch.linalg.matrix_exp(-PRECISION * 0.1)
+    stationary = torch.linalg.inv(2.0 * PRECISION)
+    covariance = stationary - decay @ (stationary - deviation**2 * EYE) @ decay
+    torch.testing.assert_close(flow.final.covariance, covariance, rtol=0.05, atol=1e-3)
+    assert all(info.details["kl_rate"] < 1e-2 for info in flow.infos)
+
+
 def test_every_step_reports_what_it_did() -> None:
     flow = jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, pool=512)
     assert len(flow.infos) == len(flow.maps) == len(flow.times) - 1
@@ -161,9 +202,9 @@ def test_marginals_are_those_of_the_pool() -> None:
     marginal = belief.marginal(1)
     assert marginal.dim == 1
     torch.testing.assert_close(marginal.mean, belief.mean[1:])
-    for coordinates in ((), (2,), (-1,)):
+    for coordinates in ((), (2,), (-1,), (0.5,)):
         with pytest.raises(jf.InputError, match="coordinates"):
-            belief.marginal(*coordinates)
+            belief.marginal(*coordinates)  # type: ignore[arg-type]
 
 
 class Unfit(Distribution):
@@ -192,6 +233,9 @@ class Unfit(Distribution):
     [
         ({"scheme": "rk4"}, "scheme must be one of"),
         ({"transport": "spline"}, "transport must be"),
+        ({"transport": jf.RidgeEngine}, r"give RidgeEngine\(\)"),
+        ({"transport": 3}, "transport must be"),
+        ({"step": 1e-6}, "step must be at least duration"),
         ({"step": 0.0}, "step must be positive"),
         ({"step": math.nan}, "step must be positive"),
         ({"duration": -1.0}, "duration must be"),
@@ -226,6 +270,24 @@ def test_a_flow_carried_on_that_fails_names_its_own_time() -> None:
         jf.solve_jko(past, wild, 0.5, 0.5, "implicit-euler", pool=64)
 
 
+def test_a_flow_is_carried_on_where_the_law_is_now() -> None:
+    """The new potential has to be finite there, not where the prior was."""
+    prior, end = MultivariateNormal(-6 * CENTRE, 1e-4 * EYE), 4 * CENTRE
+    past = jf.solve_jko(prior, jf.LangevinSDE(jf.Quadratic(end, 9 * EYE), 1e4), 0.5, 0.1, pool=64)
+    away = jf.Potential(lambda x: torch.where(x[..., 0] < -1, torch.nan, 0.0) + (x - end).square().sum(-1), 2)
+    back = jf.Potential(lambda x: torch.where(x[..., 0] > 1, torch.nan, 0.0) + x.square().sum(-1), 2)
+    assert jf.solve_jko(past, jf.LangevinSDE(away, 1e4), 0.1, 0.1, pool=64).times[-1] == pytest.approx(0.6)
+    with pytest.raises(jf.InputError, match="where the law has mass"):
+        jf.solve_jko(past, jf.LangevinSDE(back, 1e4), 0.1, 0.1, pool=64)
+
+
+def test_a_hessian_that_is_not_finite_is_an_error_that_names_it() -> None:
+    # The gradient of max(x, 0)^1.5 is continuous; automatic differentiation makes its second derivative NaN below zero.
+    kinked = jf.Potential(lambda x: (x * (x > 0)).pow(1.5).sum(-1) + x.square().sum(-1), 2)
+    with pytest.raises(jf.FilterError, match=r"Hessian of the potential is NaN or infinite at time 0 "):
+        jf.solve_jko(NORMAL, jf.LangevinSDE(kinked), 0.1, 0.1, pool=64)
+
+
 def test_a_gradient_that_turns_nan_midway_ends_in_an_error() -> None:
     wall = jf.Potential(
         lambda x: torch.where(x[..., 0] > 5, torch.nan, 0.0) - 8 * x[..., 0] + 0.5 * x.square().sum(-1), 2
@@ -256,3 +318,5 @@ def test_points_of_the_wrong_shape_or_nan_are_refused() -> None:
     with pytest.raises(jf.InputError, match="NaN"):
         belief.log_prob(torch.full((1, 2), math.nan, dtype=torch.float64))
     assert belief.log_prob(torch.full((1, 2), math.inf, dtype=torch.float64)).item() == -math.inf
+    # Newton's iterations are not differentiated: no gradient is better than a wrong one.
+    assert not belief.log_prob(torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)).requires_grad

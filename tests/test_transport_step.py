@@ -19,7 +19,6 @@ from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
 from jkofilter.transport.ridge_fit import fit_ridge
 from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
-from jkofilter.transport.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 NETWORK = ICNNEngine(ridge=None, widths=(24, 24), iterations=400, batch=256)
@@ -322,35 +321,7 @@ def test_both_engines_find_the_same_step() -> None:
     assert (maps[0] - maps[1]).square().sum(-1).median() < 0.01 * scale
 
 
-# --- steps that are too long, directions -----------------------------------------------------------------------------
-
-
-def on_the_barrier(spread: float = 1e-3) -> FlowState:
-    law = MultivariateNormal(torch.zeros(2, dtype=torch.float64), spread * EYE)
-    return FlowState(0.0, prior_pool(law, math.sqrt(spread) * normals(256, 2)))
-
-
-def test_a_step_longer_than_the_semiconvexity_allows_raises() -> None:
-    sde, state = jf.LangevinSDE(jf.DoubleWell(2)), on_the_barrier()
-    # Hess V = -4 I on top: I/h - 4 I is positive definite below a quarter.
-    for h, convex in ((0.2, True), (0.24, True), (0.27, False)):
-        assert StepProblem.start(sde, state.pool, state.pool.x, h).is_convex_at(state.pool.x / 100) is convex
-    sharp = jf.LangevinSDE(jf.Potential(lambda x: -50 * x.square().sum(-1), 2))
-    for scheme in ("implicit-euler", "sdirk2"):
-        with pytest.raises(FilterError):
-            Stepper(sharp, RidgeEngine(), scheme).step(state, 0.5, generator())  # type: ignore[arg-type]
-    step = Stepper(sharp, RidgeEngine(), "implicit-euler").step(state, 0.005, generator())
-    # Below the limit the unstable direction spreads: implicit Euler by at least 1/(1 - 0.5).
-    assert (step.state.pool.x.std(0) > 2 * state.pool.x.std(0)).all()
-
-
-def test_an_extrapolation_past_the_centre_raises_under_sdirk2_alone() -> None:
-    stiff = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 200 * EYE), 200.0)
-    state = on_the_barrier(1.0)
-    with pytest.raises(FilterError, match="not an increasing map"):
-        Stepper(stiff, RidgeEngine(), "sdirk2").step(state, 1.0, generator())
-    step = Stepper(stiff, RidgeEngine(), "implicit-euler").step(state, 1.0, generator())
-    assert (step.state.pool.x.std(0) < 0.05).all()
+# --- directions ------------------------------------------------------------------------------------------------------
 
 
 def test_directions_of_a_rotated_product_are_found() -> None:

@@ -24,7 +24,7 @@ def checked_quantile(q: float, coordinate: int, dim: int) -> None:
     """Raise InputError unless 0 < q < 1 and 0 <= coordinate < dim."""
     if not 0 < q < 1:
         raise InputError(f"q must lie strictly between 0 and 1, got {q!r}.")
-    if not 0 <= coordinate < dim:
+    if coordinate not in range(dim):
         raise InputError(f"coordinate must be between 0 and {dim - 1}, got {coordinate!r}.")
 
 

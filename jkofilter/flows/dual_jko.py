@@ -24,6 +24,7 @@ from jkofilter.flows.cloud import (
 )
 from jkofilter.flows.stepped import CloudFlow, CloudStep, Stepper, carry, check_flow
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.draws import seeded
 from jkofilter.numerics.linalg import safe_cholesky, symmetrised, weighted_moments
 from jkofilter.numerics.resampling import resample
 
@@ -336,7 +337,7 @@ def solve_dual_jko(
         FilterError: a step cannot be solved.
     """
     check_flow(prior, sde, duration, step)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     start = prior_cloud(prior, settings.points, generator)
     return carry(stepper(sde, settings), prior, start, duration, step, generator, seed)
 

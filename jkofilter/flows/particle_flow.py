@@ -18,6 +18,7 @@ from jkofilter.flows.cloud import check_count, equal_cloud
 from jkofilter.flows.stepped import check_flow, step_of
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import euler_maruyama, sample_prior
+from jkofilter.numerics.draws import seeded
 
 _TRIAL, _TRIAL_STEPS = 2000, 20
 
@@ -94,7 +95,7 @@ def solve_particles(
         raise InputError(f"times must be increasing and after zero, got {clock_times}.")
     check_flow(prior, sde, clock_times[-1], substep)
     check_count("particles", particles, 2)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     snapshots, now = [sample_prior(prior, particles, generator)], 0.0
     for time in clock_times:
         snapshots.append(_moved(sde, snapshots[-1], time - now, substep, generator))

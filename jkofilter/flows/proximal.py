@@ -25,6 +25,7 @@ from jkofilter.flows.cloud import (
 )
 from jkofilter.flows.stepped import CloudFlow, CloudStep, Stepper, carry, check_flow
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.draws import seeded
 from jkofilter.numerics.weights import normalise_log_weights
 
 Weighting = Literal["transition", "counting"]
@@ -199,7 +200,7 @@ def solve_proximal(
         FilterError: a step cannot be solved.
     """
     check_flow(prior, sde, duration, step)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     start = prior_cloud(prior, settings.points, generator)
     if settings.weighting == "counting":
         start = Cloud(start.points, normalise_log_weights(prior.log_prob(start.points))[0])

@@ -14,6 +14,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.flows.cloud import check_count, equal_cloud
+from jkofilter.numerics.draws import seeded
 
 LogDensity: TypeAlias = Callable[[Points], Scalars]
 Score: TypeAlias = Callable[[Points, Generator], Points]
@@ -81,7 +82,7 @@ def svgd(
         FilterError: a score is NaN or infinite.
     """
     gradient = _checked(target, start, steps, rate, decay, bandwidth, score)
-    generator = torch.Generator(device=start.device).manual_seed(seed)
+    generator = seeded(seed, start.device)
     x = start.detach().clone()
     squares: Tensor | None = None
     width, speed = 0.0, 0.0

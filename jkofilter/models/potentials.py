@@ -51,14 +51,23 @@ class Potential:
         """grad V(x), by reverse-mode differentiation of the sum over points."""
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf)
+            (gradient,) = torch.autograd.grad(self._total(leaf), leaf)
         return gradient
+
+    def _total(self, leaf: Tensor) -> Tensor:
+        total = self(leaf).sum()
+        if not total.requires_grad:
+            raise InputError(
+                "potential must be differentiable by torch: compute it from the state with torch functions, a constant "
+                "as 0 * x.sum(-1)."
+            )
+        return total
 
     def hessian(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d d"]:
         """Hessian of V(x), one reverse pass per coordinate over all points at once."""
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf, create_graph=True)
+            (gradient,) = torch.autograd.grad(self._total(leaf), leaf, create_graph=True)
             if not gradient.requires_grad:
                 return torch.zeros(*x.shape, self.dim, dtype=x.dtype, device=x.device)
             rows = [

@@ -56,4 +56,4 @@ def require_finite_potential(sde: LangevinSDE, x: Points) -> None:
             f"{tuple(value.shape)} and {tuple(gradient.shape)}."
         )
     if not (torch.isfinite(value).all() and torch.isfinite(gradient).all()):
-        raise InputError("potential is NaN or infinite where the prior has mass; give one that is finite there.")
+        raise InputError("potential is NaN or infinite where the law has mass; give one that is finite there.")

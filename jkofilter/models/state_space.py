@@ -16,6 +16,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
+from jkofilter.numerics.draws import seeded
 
 _PROBES = 64
 """Draws of a prior that are looked at to see whether it can be sampled."""
@@ -160,7 +161,7 @@ def simulate(
     if not substep > 0:
         raise InputError(f"substep must be positive, got {substep!r}.")
     clock = checked_times(times)
-    generator = torch.Generator(device=model.device).manual_seed(seed)
+    generator = seeded(seed, model.device)
     x = sample_prior(model.prior, 1, generator)
     path, values, now = [], [], 0.0
     for time in clock.tolist():

@@ -78,7 +78,7 @@ class BaseSpace:
 
     def log_prob(self, x: Points) -> Scalars:
         """Log density of the belief at points (n, d), (n,); -inf where no inverse is found."""
-        value = pushed_log_prob(self.belief.prior, self.belief.maps, x, strict=False)
+        value = pushed_log_prob(self.belief.prior, self.belief.maps, x, self.belief.width, strict=False)
         return value.nan_to_num(nan=-math.inf, neginf=-math.inf)
 
 

@@ -57,6 +57,11 @@ class TransportBelief:
         """Cov[X], (d, d), from the pool."""
         return torch.atleast_2d(torch.cov(self.pool.x.mT, correction=0))
 
+    @cached_property
+    def width(self) -> float:
+        """Root mean variance of a coordinate, from the pool."""
+        return self.pool.x.var(0).mean().sqrt().item()
+
     def base_pool(self, z: Points | None = None) -> Pool:
         """Particles before the maps, by default this belief's own, with log density and score of ``prior``."""
         return prior_pool(self.prior, self.origin if z is None else z)
@@ -64,14 +69,16 @@ class TransportBelief:
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any points, (n,): every map inverted by Newton on its conjugate problem.
 
+        It carries no gradient; ``pool.score`` is that of the particles.
+
         Raises:
             InputError: another shape, or NaN.
             FilterError: a map cannot be inverted there.
         """
-        points = checked_points(x, self.dim).to(self.pool.x)
+        points = checked_points(x, self.dim).detach().to(self.pool.x)
         if torch.isnan(points).any():
             raise InputError("x must not be NaN.")
-        parts = [pushed_log_prob(self.prior, self.maps, part) for part in points.split(_CHUNK)]
+        parts = [pushed_log_prob(self.prior, self.maps, part, self.width) for part in points.split(_CHUNK)]
         return torch.cat(parts) if parts else points.new_zeros(0)
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
@@ -105,15 +112,24 @@ class TransportBelief:
         Raises:
             InputError: no coordinates, or one that does not exist.
         """
-        if not coordinates or not all(0 <= c < self.dim for c in coordinates):
+        if not coordinates or not all(c in range(self.dim) for c in coordinates):
             raise InputError(f"coordinates must be some of 0 to {self.dim - 1}, got {coordinates!r}.")
         n = self.pool.x.shape[0]
         weights = torch.full((n,), -torch.tensor(float(n)).log().item()).to(self.pool.x)
         return ParticleBelief(self.time, self.pool.x[:, list(coordinates)], weights)
 
 
-def pushed_log_prob(prior: Distribution, maps: tuple[ConvexPotential, ...], x: Points, strict: bool = True) -> Scalars:
+def pushed_log_prob(
+    prior: Distribution, maps: tuple[ConvexPotential, ...], x: Points, unit: float, strict: bool = True
+) -> Scalars:
     """Log density of a prior pushed through maps, (n,): minus infinity at infinity, NaN where no inverse is found.
+
+    Args:
+        prior: what is pushed.
+        maps: the first one first.
+        x: where, (n, d).
+        unit: width of the law, which says how closely to invert.
+        strict: whether a point without an inverse is an error.
 
     Raises:
         FilterError: a map cannot be inverted at some finite point, if ``strict``.
@@ -125,7 +141,7 @@ def pushed_log_prob(prior: Distribution, maps: tuple[ConvexPotential, ...], x: P
         return total
     lost = base.new_zeros(len(base))
     for psi in reversed(maps):
-        base, log_det = inverse(psi, base, strict)
+        base, log_det = inverse(psi, base, strict, unit)
         lost = lost + log_det
     found = torch.isfinite(base).all(-1)
     lost[found] = prior_log_prob(prior, base[found]) - lost[found]

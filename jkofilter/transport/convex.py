@@ -150,7 +150,7 @@ def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[P
     return y, log_prob - log_det(factorised(hessian))
 
 
-def inverse(psi: ConvexPotential, y: Points, strict: bool = True) -> tuple[Points, Scalars]:
+def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 1.0) -> tuple[Points, Scalars]:
     """The conjugate map grad psi*(y) = argmax_x <x, y> - psi(x), by damped Newton with the exact Hessian.
 
     The line search asks the norm of grad psi(x) - y to fall, which along the Newton direction it does for short
@@ -160,6 +160,7 @@ def inverse(psi: ConvexPotential, y: Points, strict: bool = True) -> tuple[Point
         psi: strictly convex.
         y: targets, (n, d).
         strict: whether a target that is not reached is an error; else its x is NaN.
+        unit: width of the law; a target is reached to 1e-10 of it (more in single precision), and of its own size.
 
     Returns:
         x with grad psi(x) = y, (n, d), and log det Hess psi(x), (n,).
@@ -172,11 +173,11 @@ def inverse(psi: ConvexPotential, y: Points, strict: bool = True) -> tuple[Point
         if strict:
             raise FilterError("cannot invert the transport at points that are NaN or infinite.")
         x, curvature = torch.full_like(y, torch.nan), y.new_full(y.shape[:1], torch.nan)
-        x[finite], curvature[finite] = inverse(psi, y[finite], strict)
+        x[finite], curvature[finite] = inverse(psi, y[finite], strict, unit)
         return x, curvature
     x = y.clone()
     image, hessian = psi.gradient_and_hessian(x)
-    scale = 1 + y.norm(dim=-1)
+    scale = unit + y.norm(dim=-1)
     tolerance = max(_INVERSE_TOLERANCE, 30 * torch.finfo(y.dtype).eps)
     for _ in range(_INVERSE_STEPS):
         residual = image - y

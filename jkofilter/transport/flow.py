@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
 from torch.distributions import Distribution
 
+from jkofilter._typing import Points
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
+from jkofilter.files import load_tensors, save_tensors
 from jkofilter.transport.belief import TransportBelief, prior_pool
 from jkofilter.transport.convex import ConvexPotential, Pool, pushed_through
 from jkofilter.transport.interpolated import Interpolated
@@ -28,7 +30,7 @@ class JKOFlow:
         maps: the potential of every step, one fewer than times.
         infos: what every step did. details: loss, residual (mean square optimality residual
             (T(x) - z)/h + grad V + score/beta, velocity squared), kl_rate (beta/4 of it: a bound on the nats of KL
-            per unit of time that the fit may add), iterations, halvings, extrapolated, stationary_ess. ess is the
+            per unit of time that the fit may add), iterations, halvings, extrapolated, step (its length). ess is the
             effective sample size of the pool against the stationary law exp(-beta V).
         base: the particles at time zero.
     """
@@ -68,8 +70,13 @@ class JKOFlow:
         return TransportBelief(float(time), self.prior, maps, pool, self.base.x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the flow as plain tensors; a prior that is not Gaussian or a mixture of Gaussians is left out."""
-        content = {
+        """Write the flow as plain tensors; a prior that is not Gaussian or a mixture of Gaussians is left out.
+
+        Raises:
+            InputError: the folder of ``path`` is not there or cannot be written to, or a map is of a kind of the
+                user's own.
+        """
+        document = {
             "format": FORMAT,
             "prior": encoded_prior(self.prior),
             "times": list(self.times),
@@ -77,7 +84,7 @@ class JKOFlow:
             "infos": [asdict(info) for info in self.infos],
             "base": self.base.x,
         }
-        torch.save(content, path)
+        save_tensors(path, document)
 
     @staticmethod
     def load(path: str | os.PathLike[str], prior: Distribution | None = None) -> JKOFlow:
@@ -88,21 +95,34 @@ class JKOFlow:
             prior: needed where the file holds none; used instead of the file's where given.
 
         Raises:
-            InputError: not such a file, or the prior is missing.
+            InputError: not such a file, or the prior is missing or of another dimension.
         """
-        name = os.fspath(path)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise InputError(f"{name!r} does not exist.") from error
-        except Exception as error:
-            # torch raises whatever the bytes happen to trip over.
-            raise InputError(f"{name!r} is not a flow written by JKOFlow.save().") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{name!r} is not a flow written by JKOFlow.save().")
-        law = prior if prior is not None else decoded_prior(content["prior"])
+        stored = load_tensors(path, _decoded, "a flow written by JKOFlow.save()")
+        law = stored.prior if prior is None else prior
         if law is None:
             raise InputError("prior must be given: the file holds none, its kind cannot be stored as tensors.")
-        maps = tuple(decoded_map(entry) for entry in content["maps"])
-        infos = tuple(StepInfo(**entry) for entry in content["infos"])
-        return JKOFlow(law, tuple(content["times"]), maps, infos, prior_pool(law, content["base"]))
+        dim = stored.base.shape[1]
+        if not isinstance(law, Distribution) or tuple(law.batch_shape + law.event_shape) != (dim,):
+            raise InputError(f"prior must be a torch.distributions.Distribution with event_shape ({dim},).")
+        return JKOFlow(law, stored.times, stored.maps, stored.infos, prior_pool(law, stored.base))
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """What a file holds: the fields of a flow, with the particles alone instead of the pool."""
+
+    prior: Distribution | None
+    times: tuple[float, ...]
+    maps: tuple[ConvexPotential, ...]
+    infos: tuple[StepInfo, ...]
+    base: Points
+
+
+def _decoded(document: dict[str, Any]) -> _Stored:
+    if document["format"] != FORMAT:
+        raise ValueError(f"format {document['format']!r}")
+    maps = tuple(decoded_map(entry) for entry in document["maps"])
+    infos = tuple(StepInfo(**entry) for entry in document["infos"])
+    if not len(document["times"]) - 1 == len(maps) == len(infos):
+        raise ValueError("times, maps and infos do not belong together")
+    return _Stored(decoded_prior(document["prior"]), tuple(document["times"]), maps, infos, document["base"])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.transport.icnn_derivatives import layers_gradient, layers_gradient_and_hessian, softplus
+from jkofilter.transport.icnn_derivatives import (
+    layers_gradient,
+    layers_gradient_and_hessian,
+    softplus,
+    softplus_inverse,
+)
 from jkofilter.transport.icnn_jacobians import Weights
 
 FLOOR = 1e-3
@@ -159,9 +164,7 @@ class ICNN:
         raw = ICNN(tuple(layers), torch.zeros_like(eye), torch.zeros_like(mean))
         bare = raw.hessian(x).mean(0) - FLOOR * eye
         scale = share / torch.linalg.eigvalsh(bare)[-1].item()
-        scaled = [Layer(*_scaled(layer, scale)) for layer in layers]
-        network = ICNN(tuple(scaled), raw.root, raw.shift)
-        return network.completed(x)
+        return ICNN(tuple(_scaled(layer, scale) for layer in layers), raw.root, raw.shift).completed(x)
 
     def completed(self, x: Points) -> ICNN:
         """The same network with Q and c such that map and Jacobian are those of the identity on average over ``x``."""
@@ -178,17 +181,14 @@ class ICNN:
         root, info = torch.linalg.cholesky_ex((1 - share) * eye + share * self.quadratic - FLOOR * eye)
         if info.item() != 0:
             return None
-        layers = [Layer(*_scaled(layer, share)) for layer in self.layers]
-        return ICNN(tuple(layers), root, share * self.shift)
+        return ICNN(tuple(_scaled(layer, share) for layer in self.layers), root, share * self.shift)
 
 
 SHARPNESS = 3.0
 """Slope of a fresh first-layer unit, per standard deviation of the particles."""
 
 
-def _scaled(layer: Layer, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The fields of a layer whose output weights are ``share`` of the old ones."""
+def _scaled(layer: Layer, share: float) -> Layer:
+    """The layer with ``share`` of its output weights."""
     weights = (share * softplus(layer.output)).clamp(min=1e-12)
-    # The inverse of softplus, in the form that neither under- nor overflows.
-    raw = weights + torch.log(-torch.expm1(-weights))
-    return layer.linear, layer.bias, layer.skip, raw, layer.hidden
+    return replace(layer, output=softplus_inverse(weights))

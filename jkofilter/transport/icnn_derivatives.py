@@ -31,6 +31,11 @@ def softplus(u: Tensor) -> Tensor:
     return torch_softplus(u, threshold=40.0)
 
 
+def softplus_inverse(value: Tensor) -> Tensor:
+    """u with softplus(u) = value, positive, in the form that neither under- nor overflows."""
+    return value + torch.log(-torch.expm1(-value))
+
+
 @dataclass(frozen=True, eq=False)
 class _Trace:
     """The layers at n points: B x (n, w, r); softplus'(u), p = dpsi/dz and e = dpsi/du, (n, w); softplus(u) a layer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +15,7 @@ from jkofilter.numerics.threads import blocks, in_threads
 from jkofilter.transport.convex import ConvexPotential, Pool, trainable_log_det
 from jkofilter.transport.engines import RidgeEngine, Solved
 from jkofilter.transport.icnn import ICNN, Layer
+from jkofilter.transport.icnn_derivatives import softplus_inverse
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import RidgeSpline
 
@@ -94,8 +95,6 @@ class ICNNEngine:
             network, loss, used = self._trained(problem, network, budget, generator)
             iterations += used
             pushed, residual = problem.solved_by(network)
-            if not torch.isfinite(residual).all():
-                raise FilterError("the optimality residual of a JKO step is not finite.")
             problem = problem.around(pushed)
         return Solved(network, pushed, residual, loss, iterations)
 
@@ -112,7 +111,7 @@ class ICNNEngine:
         self, problem: StepProblem, network: ICNN, budget: int, generator: Generator
     ) -> tuple[ICNN, float, int]:
         n, device = problem.pool.x.shape[0], problem.pool.x.device
-        held = problem.subset(torch.arange(n - int(self.held_out * n), n, device=device))
+        held = problem.subset(torch.arange(n - max(1, int(self.held_out * n)), n, device=device))
         leaves = {name: value.detach().clone().requires_grad_(True) for name, value in network.parameters().items()}
         optimiser = torch.optim.Adam(leaves.values(), lr=self.learning_rate)
         best, best_loss, stale = network, _validation(held, network), 0
@@ -183,10 +182,9 @@ def network_of(psi: RidgeSpline, x: Tensor, widths: tuple[int, ...], rank: int, 
     output = psi.coefficients * ridges.width[:, None] * smoothing
     fresh = ICNN.random(x, (k * j, *widths[1:]), rank, 0.5, generator).layers
     width = k * j
-    raw = (output.reshape(-1) * width).clamp(min=1e-10)
-    raw = raw + torch.log(-torch.expm1(-raw))
+    raw = softplus_inverse((output.reshape(-1) * width).clamp(min=1e-10))
     first = Layer(linear.reshape(width, -1), bias.reshape(-1), 0.0 * fresh[0].skip, raw)
-    silent = [Layer(layer.linear, layer.bias, layer.skip, layer.output + _OFF, layer.hidden) for layer in fresh[1:]]
+    silent = [replace(layer, output=layer.output + _OFF) for layer in fresh[1:]]
     target, bend = psi.gradient_and_hessian(x)
     bare = ICNN((first, *silent), torch.zeros_like(psi.quadratic), torch.zeros_like(psi.shift))
     missing = (bend - bare.hessian(x)).mean(0)

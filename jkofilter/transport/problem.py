@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jkofilter._typing import Points, Scalars
+from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.convex import ConvexPotential, Pool, Pushed, push
 
@@ -85,12 +86,13 @@ class StepProblem:
         return (y - self.centre) / self.h + self.sde.potential.gradient(y) + score / self.beta
 
     def solved_by(self, psi: ConvexPotential) -> tuple[Pushed, Points]:
-        """The pool pushed through ``psi``, and the optimality residual there."""
-        pushed = push(psi, self.pool)
-        return pushed, self.residual(pushed.pool.x, pushed.pool.score)
+        """The pool pushed through ``psi``, and the optimality residual there.
 
-    def is_convex_at(self, y: Points) -> bool:
-        """Whether I/h + Hess V is positive definite at every ``y``: whether h is below 1/semiconvexity there."""
-        hessian = self.sde.potential.hessian(y)
-        shifted = hessian + torch.eye(y.shape[-1], dtype=y.dtype, device=y.device) / self.h
-        return bool((torch.linalg.cholesky_ex(shifted).info == 0).all())
+        Raises:
+            FilterError: the Jacobian of the map is not positive definite, or the residual is not finite.
+        """
+        pushed = push(psi, self.pool)
+        residual = self.residual(pushed.pool.x, pushed.pool.score)
+        if not torch.isfinite(residual).all():
+            raise FilterError("the optimality residual of a JKO step is not finite.")
+        return pushed, residual

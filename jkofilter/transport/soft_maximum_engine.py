@@ -67,12 +67,15 @@ class SoftMaximumEngine:
     fit_tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pieces, int) or self.pieces < 1:
-            raise InputError(f"pieces must be a positive integer, got {self.pieces!r}.")
-        if not isinstance(self.bends, int) or self.bends < 0:
-            raise InputError(f"bends must be an integer of zero or more, got {self.bends!r}.")
-        if not 0 < self.sharpness < math.inf:
-            raise InputError(f"sharpness must be positive and finite, got {self.sharpness!r}.")
+        for name, least in (("pieces", 1), ("iterations", 1), ("refinements", 0), ("bends", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name} must be an integer of {least} or more, got {value!r}.")
+        for name in ("sharpness", "fit_tolerance"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive and finite, got {getattr(self, name)!r}.")
+        if not 0 <= self.penalty < math.inf:
+            raise InputError(f"penalty must be zero or more and finite, got {self.penalty!r}.")
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: SoftMaximum | None) -> SoftMaximum:
         """A short step on the regions of this pool.
@@ -101,8 +104,6 @@ class SoftMaximumEngine:
             fit = fitted(problem, psi, budget, self.penalty / problem.beta)
             psi, iterations = fit.best, iterations + fit.evaluations
             pushed, residual = problem.solved_by(psi)
-            if not torch.isfinite(residual).all():
-                raise FilterError("the optimality residual of a JKO step is not finite.")
             problem = problem.around(pushed)
         return Solved(psi, pushed, residual, fit.loss, iterations)
 

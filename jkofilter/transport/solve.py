@@ -15,6 +15,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import sample_prior
+from jkofilter.numerics.draws import seeded
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.belief import prior_pool
@@ -27,14 +28,17 @@ from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepp
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
-STALLED = 8
-STALL = 0.02
+STALLED, STALL, AHEAD = 8, 0.02, 2000
+"""A flow whose last STALLED steps together cover less than STALL of the step asked for, such that more than AHEAD of
+them would be left to go, is given up."""
 MAX_STEPS = 20_000
-"""A flow whose last STALLED steps together cover less than STALL of the step asked for is given up."""
+"""So is one of more steps than that."""
 MIN_POOL, PER_DIMENSION = 64, 10
 """Fewest particles, in all and for each dimension."""
 FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
+WIDEST = 1e3
+"""How many times its least width a law may diffuse in the first step: a Newton step at most doubles a map."""
 _SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
 
 
@@ -62,7 +66,8 @@ def solve_jko(
         transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), "soft-maximum" (soft
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own.
         tolerance: bound on the root mean square difference, in standard deviations of the law, between one step and
-            two half steps; steps shorten and lengthen to keep it. None takes steps of ``step``.
+            two half steps; steps shorten and lengthen to keep it, down to where the residual of the fit moves
+            particles by as much, which shorter steps do not mend. None takes steps of ``step``.
         pool: particles that the maps are fitted on.
         seed: draws the pool, and the network's batches.
 
@@ -80,17 +85,19 @@ def solve_jko(
         raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
     if not 0 < step < math.inf:
         raise InputError(f"step must be positive and finite, got {step!r}.")
+    if duration > MAX_STEPS * step:
+        raise InputError(f"step must be at least duration / {MAX_STEPS}, or the flow has too many maps, got {step!r}.")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")
     past = prior if isinstance(prior, JKOFlow) else None
     law = prior.prior if isinstance(prior, JKOFlow) else prior
     _check_model(law, sde)
     check_pool(pool, sde.dim)
-    draws = prior_draws(law, pool, torch.Generator().manual_seed(seed))
+    draws = prior_draws(law, pool, seeded(seed))
     base = prior_pool(law, draws)
-    require_finite_potential(sde, base.x)
-    generator = torch.Generator(device=draws.device).manual_seed(seed)
+    generator = seeded(seed, draws.device)
     now = base if past is None else pushed_through(past.maps, base)
+    require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]
     carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
     if past is None:
@@ -144,6 +151,8 @@ def engine_of(transport: str | Engine) -> Engine:
         return SoftMaximumEngine()
     if isinstance(transport, str):
         raise InputError(f"transport must be 'auto', 'ridge', 'icnn', 'soft-maximum' or an engine, got {transport!r}.")
+    if isinstance(transport, type):
+        raise InputError(f"transport must be an engine, not its class: give {transport.__name__}().")
     if not (hasattr(transport, "begin") and hasattr(transport, "solve")):
         raise InputError(f"transport must be the name of an engine or an engine, got {type(transport).__name__}.")
     return transport
@@ -158,7 +167,7 @@ def check_pool(pool: int, dim: int) -> None:
 
 def _check_model(prior: Distribution, sde: LangevinSDE) -> None:
     if not isinstance(prior, Distribution):
-        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
+        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,), or a JKOFlow.")
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
     if tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
@@ -197,68 +206,122 @@ class _Driver:
     start: float
 
     def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo], Pool]:
-        state, times, maps, infos = FlowState(0.0, base), [0.0], [], []
+        state, times, maps, infos, reason = FlowState(0.0, base), [0.0], [], [], ""
         tau = min(self.step, self._first(base))
         while self.duration - state.time > 1e-9 * self.step:
             left = self.duration - state.time
             # Equal steps to the end rather than a sliver at the end.
             tau = left / math.ceil(left / tau - 1e-9)
             start = clock.perf_counter()
-            taken, tau, halvings = self._attempt(state, tau)
-            seconds = (clock.perf_counter() - start) / len(taken)
-            for step in taken:
+            found = self._attempt(state, tau)
+            seconds = (clock.perf_counter() - start) / len(found.steps)
+            for step in found.steps:
                 times.append(step.state.time)
                 assert step.state.psi is not None
                 maps.append(step.state.psi)
-                infos.append(_info(self.stepper.sde, step, seconds, halvings))
-            state = taken[-1].state
-            tau = min(tau, self.step)
-            covered = times[-1] - times[-1 - STALLED] if len(times) > STALLED else math.inf
-            growing = len(times) > STALLED and times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
-            if (covered < STALL * min(self.step, self.duration) and not growing) or len(times) > MAX_STEPS:
-                raise FilterError(
-                    f"the flow stalls at time {self.start + state.time:g}: its last {STALLED} steps together cover "
-                    f"less than {STALL:g} of a step; check that the potential confines the law and is smooth where it "
-                    "has mass."
-                )
+                infos.append(_info(self.stepper.sde, step, seconds, found.halvings))
+            state = found.steps[-1].state
+            tau = min(found.next, self.step)
+            reason = found.reason or reason
+            self._require_progress(times, reason)
         if maps:
             times[-1] = float(self.duration)
         return times, maps, infos, state.pool
 
-    def _first(self, base: Pool) -> float:
-        """A first step short enough for the steepest particle: the tails of a prior can start far from equilibrium."""
-        curvature = torch.linalg.eigvalsh(self.stepper.sde.potential.hessian(base.x)).max().item()
-        return FIRST / curvature if curvature > 0 else math.inf
+    def _require_progress(self, times: list[float], reason: str) -> None:
+        """Raise FilterError where steps have become so short, or so many, that the end is not in sight."""
+        now = self.start + times[-1]
+        if len(times) - 1 > MAX_STEPS:
+            raise FilterError(f"the flow takes more than {MAX_STEPS} steps by time {now:g}; give a longer step.")
+        if len(times) <= STALLED:
+            return
+        covered = times[-1] - times[-1 - STALLED]
+        growing = times[-1] - times[-2] > times[-STALLED] - times[-1 - STALLED]
+        short = covered < STALL * min(self.step, self.duration)
+        if short and not growing and (self.duration - times[-1]) * STALLED > AHEAD * covered:
+            raise FilterError(
+                f"the flow stalls at time {now:g}: its last {STALLED} steps together cover {covered:.1e} "
+                f"({reason}); {self._cure}."
+            )
 
-    def _attempt(self, state: FlowState, tau: float) -> tuple[list[Step], float, int]:
-        """The steps taken, the length to try next, and how often a step was halved first."""
-        failure: FilterError | None = None
+    @property
+    def _cure(self) -> str:
+        cure = "check that the potential is finite, confining, and smooth where the law has mass"
+        return cure if self.tolerance is None else f"give a larger tolerance, or {cure}"
+
+    def _first(self, base: Pool) -> float:
+        """A first step short enough for the steepest particle, and for a law that starts all but concentrated.
+
+        The tails of a prior can start far from equilibrium.
+
+        Raises:
+            FilterError: the Hessian of the potential is not finite at some particle.
+        """
+        hessian = self.stepper.sde.potential.hessian(base.x)
+        if not torch.isfinite(hessian).all():
+            raise FilterError(
+                f"the Hessian of the potential is NaN or infinite at time {self.start:g} where the law has mass; give "
+                "a potential that is twice differentiable there."
+            )
+        curvature = torch.linalg.eigvalsh(hessian).max().item()
+        steepest = FIRST / curvature if curvature > 0 else math.inf
+        narrow = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(base.x.mT))).min().item()
+        # A variance of zero is rounding's, and no step is short enough.
+        return min(steepest, 0.5 * float(self.stepper.sde.beta) * WIDEST**2 * narrow) if narrow > 0 else steepest
+
+    def _attempt(self, state: FlowState, tau: float) -> _Attempt:
+        reason = ""
         for halvings in range(HALVINGS + 1):
+            tried = tau
             try:
                 whole = self.stepper.step(state, tau, self.generator)
                 if self.tolerance is None:
-                    return [whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings
+                    return _Attempt([whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings, reason)
                 half = self.stepper.step(state, tau / 2, self.generator)
                 end = self.stepper.step(half.state, tau / 2, self.generator)
             except FilterError as caught:
-                failure = caught
-                tau = tau / 2
+                reason, tau = str(caught).removesuffix("."), tau / 2
                 continue
-            error = _difference(whole.state.pool, end.state.pool)
-            factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / 3)
-            if error <= self.tolerance:
-                return [half, end], tau * min(max(factor, 1.0), _GROW), halvings
+            error, fit = _difference(whole.state.pool, end.state.pool), _fit_error(whole)
+            factor = _SAFETY * (self.tolerance / max(error, 1e-300)) ** (1 / (1 + self.stepper.order))
+            if error <= max(self.tolerance, fit):
+                return _Attempt([half, end], tau * min(max(factor, 1.0), _GROW), halvings, reason)
+            reason = f"a step and its two halves differ by {error:.1e}"
             tau = tau * max(min(factor, 0.7), _SHRINK)
         raise FilterError(
-            f"no JKO step succeeds at time {self.start + state.time:g}, even {tau:.1e} long "
-            f"({failure or 'error above tolerance'}); check that the potential is finite, confining, and smooth where "
-            "the law has mass."
-        ) from failure
+            f"no JKO step succeeds at time {self.start + state.time:g}, even {tried:.1e} long ({reason}); {self._cure}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """Steps taken.
+
+    Attributes:
+        steps: one, or two halves.
+        next: length to try next.
+        halvings: how often the step was made shorter first.
+        reason: why, the last time.
+    """
+
+    steps: list[Step]
+    next: float
+    halvings: int
+    reason: str
+
+
+def _fit_error(step: Step) -> float:
+    """What the residual of a step's fit moves particles by, root mean square, in standard deviations of the law.
+
+    No shorter step takes it out: over a unit of time it adds up to as much.
+    """
+    spread = step.state.pool.x.var(0, correction=0).sum()
+    return step.state.step * (step.solved.residual.square().sum(-1).mean() / spread).sqrt().item()
 
 
 def _difference(a: Pool, b: Pool) -> float:
     """Root mean square distance of the same particles in two pools, in standard deviations of the law."""
-    spread = (b.x - b.x.mean(0)).square().sum(-1).mean()
+    spread = b.x.var(0, correction=0).sum()
     return ((a.x - b.x).square().sum(-1).mean() / spread).sqrt().item()
 
 

@@ -9,7 +9,6 @@ composed map, is of third order in the step and moves the law less still.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -17,17 +16,18 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from jkofilter._typing import Points
+from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.convex import ConvexPotential, Pool
 from jkofilter.transport.engines import Engine, Solved
 from jkofilter.transport.problem import StepProblem
+from jkofilter.transport.schemes import SDIRK2
 
 Scheme: TypeAlias = Literal["sdirk2", "bdf2", "implicit-euler"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
-GAMMA = 1 - 1 / math.sqrt(2)
+GAMMA = SDIRK2.diagonal
 EXEMPT = 0.01
 """Share of the particles that may sit where a step is too long, such as on the ridge between two far modes: the problem
 as a whole is still convex, and nothing is composed through the shifted centre."""
@@ -90,6 +90,11 @@ class Stepper:
     engine: Engine
     scheme: Scheme
 
+    @property
+    def order(self) -> int:
+        """Order of convergence in the step."""
+        return 1 if self.scheme == "implicit-euler" else 2
+
     def step(self, state: FlowState, tau: float, generator: Generator) -> Step:
         """The flow ``tau`` later.
 
@@ -106,12 +111,10 @@ class Stepper:
 
     def _stage(self, pool: Pool, centre: Points, h: float, start: ConvexPotential, generator: Generator) -> Solved:
         solved = self.engine.solve(StepProblem.start(self.sde, pool, centre, h), start, generator)
-        y = solved.pushed.pool.x
-        if not (torch.isfinite(y).all() and torch.isfinite(solved.pushed.pool.score).all()):
-            raise FilterError("a JKO step gives positions or scores that are not finite.")
-        hessian = self.sde.potential.hessian(y)
-        shifted = hessian + torch.eye(y.shape[-1], dtype=y.dtype, device=y.device) / h
-        if not (torch.isfinite(hessian).all() and _mostly_positive(shifted)):
+        hessian = self.sde.potential.hessian(solved.pushed.pool.x)
+        if not torch.isfinite(hessian).all():
+            raise FilterError("a JKO step ends where the Hessian of the potential is not finite.")
+        if not _mostly_positive(hessian + _identity(pool) / h):
             raise FilterError(f"a JKO step of length {h:.3g} is too long for the semiconvexity of the potential.")
         return solved
 
@@ -125,31 +128,46 @@ class Stepper:
         first = self._stage(state.pool, x, h, start, generator)
         moved = first.pushed.pool.x - x
         # The extrapolation multiplies the first stage's fit error by more than two.
-        if not _trusted(h * first.residual, moved):
+        if not _trusted(h * first.residual, moved, x):
             return self._implicit_euler(state, tau, first.psi, generator)
-        eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        if not _mostly_positive(eye + reach * (first.psi.hessian(x) - eye)):
-            raise FilterError(f"a step of length {tau:.3g} extrapolates to a centre that is not an increasing map.")
+        eye = _identity(state.pool)
+        _require_increasing(eye + reach * (first.psi.hessian(x) - eye), tau)
         second = self._stage(state.pool, x + reach * moved, h, first.psi, generator)
         return _taken(state, tau, second, first.iterations + second.iterations, extrapolated=True)
 
     def _bdf2(self, state: FlowState, tau: float, start: ConvexPotential, generator: Generator) -> Step:
         """Variable-step BDF2 with ratio w: X' = prox_{tau (1+w)/(1+2w)}(X + w^2/(1+2w) (X - X_before))."""
         assert state.before is not None
+        assert state.psi is not None
         x, ratio = state.pool.x, tau / state.step
-        h = tau * (1 + ratio) / (1 + 2 * ratio)
-        centre = x + ratio**2 / (1 + 2 * ratio) * (x - state.before)
-        solved = self._stage(state.pool, centre, h, start, generator)
-        if not _trusted(h * solved.residual, solved.pushed.pool.x - x):
+        h, reach = tau * (1 + ratio) / (1 + 2 * ratio), ratio**2 / (1 + 2 * ratio)
+        # In terms of the positions before the last step: its Jacobian H takes the centre's to (1 + reach) H - reach I.
+        last = state.psi.hessian(state.before)
+        _require_increasing((1 + reach) * last - reach * _identity(state.pool), tau)
+        solved = self._stage(state.pool, x + reach * (x - state.before), h, start, generator)
+        if not _trusted(h * solved.residual, solved.pushed.pool.x - x, x):
             return self._implicit_euler(state, tau, start, generator)
         return _taken(state, tau, solved, solved.iterations, extrapolated=True)
 
 
-def _trusted(error: Points, moved: Points) -> bool:
-    """Whether a stage's residual is small beside its displacement, by medians: tails do not decide."""
+def _trusted(error: Points, moved: Points, x: Points) -> bool:
+    """Whether a stage's residual is small beside its displacement, by medians: tails do not decide.
+
+    Or beside the law's width, times rounding: near stationarity next to nothing moves.
+    """
     scale = moved.square().sum(-1).median()
-    floor = torch.finfo(error.dtype).eps
+    floor = torch.finfo(x.dtype).eps * (x - x.mean(0)).square().sum(-1).mean()
     return bool(error.square().sum(-1).median() <= TRUSTED * scale + floor)
+
+
+def _identity(pool: Pool) -> Matrix:
+    return torch.eye(pool.x.shape[1], dtype=pool.x.dtype, device=pool.x.device)
+
+
+def _require_increasing(centre: Float[Tensor, "n d d"], tau: float) -> None:
+    """Raise FilterError unless the shifted centre, whose Jacobians these are, is an increasing map."""
+    if not _mostly_positive(centre):
+        raise FilterError(f"a step of length {tau:.3g} extrapolates to a centre that is not an increasing map.")
 
 
 def _mostly_positive(matrices: Float[Tensor, "n d d"]) -> bool:
