@@ -146,6 +146,22 @@ def test_the_identity_of_a_dictionary_is_the_identity() -> None:
     assert (torch.linalg.eigvalsh(psi.quadratic) > 0).all()
 
 
+def test_an_affine_map_stays_the_same_on_any_ridges() -> None:
+    matrix, shift, at = spd(D), normals(D), POINTS["far"]
+    psi = RidgeSpline.affine(matrix, shift).on(dictionary())
+    assert (psi.coefficients > 0.01).all()
+    assert (torch.linalg.eigvalsh(psi.quadratic) > 0).all()
+    torch.testing.assert_close(psi.gradient(at), at @ matrix + shift)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_a_network_can_be_put_about_any_affine_map(scale: float) -> None:
+    matrix, shift, at = scale * spd(D, seed=5), normals(D, seed=6), normals(300, D, seed=3)
+    psi = network().about(at, matrix, shift)
+    torch.testing.assert_close(psi.hessian(at).mean(0), matrix)
+    torch.testing.assert_close(psi.gradient(at).mean(0), at.mean(0) @ matrix + shift)
+
+
 def test_a_fresh_network_is_the_identity_on_average_and_rescales_towards_it() -> None:
     at = normals(300, D, seed=3)
     psi = network()

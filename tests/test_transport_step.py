@@ -17,7 +17,7 @@ from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.icnn_engine import ICNNEngine
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
-from jkofilter.transport.ridge_fit import fit_ridge
+from jkofilter.transport.ridge_fit import fit_affine, fit_ridge
 from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
 
 EYE = torch.eye(2, dtype=torch.float64)
@@ -72,6 +72,30 @@ def test_a_step_between_gaussians_is_the_closed_form(
     expected = moved + (x - mean) @ matrix.mT
     scale = (expected - x).square().sum(-1).mean().sqrt()
     assert (psi.gradient(x) - expected).square().sum(-1).mean().sqrt() < tolerance * scale
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_the_shared_start_is_the_step_itself_between_gaussians(problem: str) -> None:
+    precision, covariance = (matrix.double() for matrix in PROBLEMS[problem])
+    mean, centre = torch.tensor([1.0, -0.5]).double(), torch.tensor([0.3, 0.2]).double()
+    matrix, moved = gaussian_step(mean, covariance, precision, centre, TAU, 1.0)
+    prior = MultivariateNormal(mean, covariance)
+    x = mean + torch.randn(500, 2, generator=generator(), dtype=torch.float64) @ prior.scale_tril.mT
+    step = StepProblem.start(jf.LangevinSDE(jf.Quadratic(centre, precision)), prior_pool(prior, x), x, TAU)
+    for _ in range(3):
+        psi = fit_affine(step).psi
+        step = step.around(step.solved_by(psi)[0])
+    # Newton stops at a decrement of 5e-6 a dimension, up to 3e-3 away; from a start this near it ends closer.
+    torch.testing.assert_close(psi.quadratic, matrix, atol=1e-4, rtol=0)
+    torch.testing.assert_close(psi.gradient(mean[None])[0], moved, atol=1e-4, rtol=0)
+
+
+def test_the_shared_start_is_the_identity_where_the_step_has_no_solution() -> None:
+    hill = jf.Potential(lambda x: -5 * x.square().sum(-1), 2)
+    problem = problem_on(hill, 1.0)
+    fit = fit_affine(problem)
+    torch.testing.assert_close(fit.psi.gradient(problem.pool.x), problem.pool.x)
+    assert fit.loss == pytest.approx(objective(problem, fit.psi))
 
 
 def problem_on(potential: jf.Potential, h: float, n: int = 512, beta: float = 1.0) -> StepProblem:

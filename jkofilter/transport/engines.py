@@ -16,7 +16,7 @@ from jkofilter.transport.convex import ConvexPotential, Pool, Pushed
 from jkofilter.transport.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import Ridges, RidgeSpline
-from jkofilter.transport.ridge_fit import fit_ridge
+from jkofilter.transport.ridge_fit import fit_affine, fit_ridge
 
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
@@ -128,8 +128,9 @@ class RidgeEngine:
         return richer if better.mean_square < worth * fit.mean_square else directions
 
     def solve(self, problem: StepProblem, start: RidgeSpline, generator: Generator) -> Solved[RidgeSpline]:
-        """The convex program, and again around its solution."""
-        psi, iterations = start, 0
+        """The convex program from the best affine map on the ridges of ``start``, and again around its solution."""
+        affine = fit_affine(problem)
+        psi, iterations = affine.psi.on(start.ridges), affine.iterations
         for attempt in range(1 + self.refinements):
             fit = fit_ridge(problem, psi, warm=attempt > 0)
             psi, iterations = fit.psi, iterations + fit.iterations

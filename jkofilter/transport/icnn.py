@@ -164,16 +164,28 @@ class ICNN:
         raw = ICNN(tuple(layers), torch.zeros_like(eye), torch.zeros_like(mean))
         bare = raw.hessian(x).mean(0) - FLOOR * eye
         scale = share / torch.linalg.eigvalsh(bare)[-1].item()
-        return ICNN(tuple(_scaled(layer, scale) for layer in layers), raw.root, raw.shift).completed(x)
+        return ICNN(tuple(_scaled(layer, scale) for layer in layers), raw.root, raw.shift).about(x, eye, raw.shift, 1.0)
 
-    def completed(self, x: Points) -> ICNN:
-        """The same network with Q and c such that map and Jacobian are those of the identity on average over ``x``."""
+    def about(self, x: Points, matrix: Matrix, shift: State, most: float = 0.5) -> ICNN:
+        """A network whose map and Jacobian are on average over ``x`` those of the affine map matrix x + shift.
+
+        Hidden layers keep their shapes, and their weights as far as they leave some of ``matrix`` to Q.
+
+        Args:
+            x: particles, (n, d).
+            matrix: symmetric, of eigenvalues above FLOOR.
+            shift: of the map.
+            most: share of ``matrix``, in any direction, that hidden layers may hold.
+        """
         eye = torch.eye(self.dim, dtype=x.dtype, device=x.device)
-        bare = ICNN(self.layers, torch.zeros_like(eye), torch.zeros_like(self.shift))
-        y, hessian = bare.gradient_and_hessian(x)
-        root = torch.linalg.cholesky(eye - hessian.mean(0))
-        network = ICNN(self.layers, root, torch.zeros_like(self.shift))
-        return ICNN(self.layers, root, (x - network.gradient(x)).mean(0))
+        bare = ICNN(self.layers, torch.zeros_like(eye), torch.zeros_like(shift))
+        factor, left = torch.linalg.cholesky(matrix - FLOOR * eye), bare.hessian(x).mean(0) - FLOOR * eye
+        whitened = torch.linalg.solve_triangular(factor, left, upper=False)
+        whitened = torch.linalg.solve_triangular(factor, whitened.mT, upper=False)
+        share = min(1.0, most / torch.linalg.eigvalsh(0.5 * (whitened + whitened.mT))[-1].item())
+        root = torch.linalg.cholesky(matrix - FLOOR * eye - share * left)
+        network = ICNN(tuple(_scaled(layer, share) for layer in self.layers), root, torch.zeros_like(shift))
+        return replace(network, shift=(x @ matrix + shift - network.gradient(x)).mean(0))
 
     def rescaled(self, share: float) -> ICNN | None:
         """(1 - share) |x|^2 / 2 + share psi(x): that share of the way; None where Q does not allow it."""

@@ -14,10 +14,11 @@ from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.threads import blocks, in_threads
 from jkofilter.transport.convex import ConvexPotential, Pool, trainable_log_det
 from jkofilter.transport.engines import RidgeEngine, Solved
-from jkofilter.transport.icnn import ICNN, Layer
+from jkofilter.transport.icnn import FLOOR, ICNN, Layer
 from jkofilter.transport.icnn_derivatives import softplus_inverse
 from jkofilter.transport.problem import StepProblem
 from jkofilter.transport.ridge import RidgeSpline
+from jkofilter.transport.ridge_fit import fit_affine
 
 SHARES = (0.15, 0.3, 0.6, 1.0, 1.5, 2.2, 3.4)
 """How far along the start's own displacement a solve may begin; stages of a scheme differ mostly by such a factor."""
@@ -82,7 +83,7 @@ class ICNNEngine:
         """
         iterations = 0
         if isinstance(start, ICNN):
-            network = self._best_share(problem, start)
+            network = self._best_start(problem, start)
         else:
             assert self.ridge is not None
             assert isinstance(start, RidgeSpline)
@@ -98,10 +99,15 @@ class ICNNEngine:
             problem = problem.around(pushed)
         return Solved(network, pushed, residual, loss, iterations)
 
-    def _best_share(self, problem: StepProblem, start: ICNN) -> ICNN:
+    def _best_start(self, problem: StepProblem, start: ICNN) -> ICNN:
         held = problem.subset(torch.arange(min(1024, problem.pool.x.shape[0]), device=problem.centre.device))
         candidates = [network for share in SHARES if (network := start.rescaled(share)) is not None]
-        losses = [_validation(held, network) for network in candidates] if candidates else []
+        affine = fit_affine(problem).psi
+        if torch.linalg.eigvalsh(affine.quadratic)[0] > 2 * FLOOR:
+            candidates.append(start.about(problem.pool.x, affine.quadratic, affine.shift))
+        if not candidates:
+            candidates.append(start)
+        losses = [_validation(held, network) for network in candidates]
         finite = [(value, i) for i, value in enumerate(losses) if math.isfinite(value)]
         if not finite:
             raise FilterError("the step's objective is not finite at its starting network.")

@@ -132,16 +132,27 @@ class RidgeSpline:
     @staticmethod
     def identity(ridges: Ridges, share: float = 0.5) -> RidgeSpline:
         """|x|^2 / 2 with ``share`` of the curvature (along the best covered direction) held by the ridges."""
+        d = ridges.directions.shape[1]
+        return RidgeSpline.affine(torch.eye(d).to(ridges.directions), ridges.lower.new_zeros(d)).on(ridges, share)
+
+    def on(self, ridges: Ridges, share: float = 0.5) -> RidgeSpline:
+        """The potential of this affine map with part of its curvature held by other ridges, all of them alike.
+
+        Args:
+            ridges: none of them leaves it as it is.
+            share: of the curvature that the ridges could hold.
+        """
         directions = ridges.directions
         if directions.shape[0] == 0:
-            return RidgeSpline.affine(
-                torch.eye(directions.shape[1]).to(directions), directions.new_zeros(directions.shape[1])
-            )
+            return self
         frame = directions.mT @ directions
-        level = share / torch.linalg.eigvalsh(frame)[-1]
-        eye = torch.eye(len(frame), dtype=frame.dtype, device=frame.device)
+        # Q - level frame is positive definite below the least eigenvalue of frame^-1 Q, whose inverse this is.
+        factor = torch.linalg.cholesky(self.quadratic)
+        within = torch.linalg.solve_triangular(factor, directions.mT, upper=False)
+        level = share / torch.linalg.eigvalsh(within @ within.mT)[-1]
         coefficients = level.expand(directions.shape[0], ridges.cells - 1).clone()
-        return RidgeSpline(eye - level * frame, level * (ridges.lower @ directions), ridges, coefficients)
+        shift = self.shift + level * (ridges.lower @ directions)
+        return RidgeSpline(self.quadratic - level * frame, shift, ridges, coefficients)
 
     @property
     def dim(self) -> int:
