@@ -186,6 +186,23 @@ def test_a_start_that_is_all_but_known_spreads_like_any_other(deviation: float) 
     assert all(info.details["kl_rate"] < 1e-2 for info in flow.infos)
 
 
+def test_a_step_that_fits_badly_says_so_and_a_good_one_does_not() -> None:
+    sde = jf.LangevinSDE(jf.DoubleWell(2, rotation=torch.tensor([[0.6, 0.8], [-0.8, 0.6]]).double()))
+    one = jf.RidgeEngine(directions=1)
+    poor = jf.solve_jko(NORMAL, sde, 0.4, 0.2, "implicit-euler", one, pool=512).infos
+    good = jf.solve_jko(NORMAL, sde, 0.4, 0.2, "implicit-euler", pool=2048).infos
+    for info in (*poor, *good):
+        nats = info.details["kl_rate"] * info.details["step"]
+        assert (f"up to {nats:.2g} nats" in info.note) == (nats > 0.05)
+    assert poor[0].note
+    assert not any(info.note for info in good)
+    model = jf.StateSpaceModel(NORMAL, sde, jf.LinearGaussian(EYE, EYE))
+    poor_filter = jf.JKOFilter(model, transport=one, scheme="implicit-euler", step=0.2, pool=512)
+    source = torch.Generator().manual_seed(0)
+    _, info = poor_filter.predict(poor_filter.init(source), 0.4, source)
+    assert "nats of KL" in info.note
+
+
 def test_every_step_reports_what_it_did() -> None:
     flow = jf.solve_jko(NORMAL, coupled(), 0.1, 0.05, pool=512)
     assert len(flow.infos) == len(flow.maps) == len(flow.times) - 1

@@ -177,7 +177,8 @@ class JKOFilter(Runnable):
         after = replace(now, time=now.time + duration, maps=(*now.maps, *carried.maps), pool=carried.pool)
         if not carried.maps:
             return after, StepInfo(status="skipped")
-        return after, StepInfo(seconds=clock.perf_counter() - start, details=_summary(carried))
+        worst = max(carried.infos, key=lambda info: info.details["kl_rate"] * info.details["step"])
+        return after, StepInfo(seconds=clock.perf_counter() - start, details=_summary(carried), note=worst.note)
 
     def update(
         self, belief: Belief, y: Tensor, generator: Generator

@@ -39,6 +39,8 @@ FIRST = 2.4
 """First step times the largest curvature of the potential: up to here SDIRK2's shifted centre stays increasing."""
 WIDEST = 1e3
 """How many times its least width a law may diffuse in the first step: a Newton step at most doubles a map."""
+WORTH_A_NOTE = 0.05
+"""Nats of KL that the fit of a step may add before a note says so."""
 _SAFETY, _SHRINK, _GROW, _CAUTIOUS = 0.9, 0.25, 2.0, 1.25
 
 
@@ -339,4 +341,7 @@ def _info(sde: LangevinSDE, step: Step, seconds: float, halvings: int) -> StepIn
         "step": step.state.step,
     }
     status = "ok" if halvings == 0 else f"step halved {halvings} times"
-    return StepInfo(status, 0.0, seconds, effective_sample_size(log_weights - log_weights.logsumexp(0)), details)
+    ess, nats = effective_sample_size(log_weights - log_weights.logsumexp(0)), details["kl_rate"] * step.state.step
+    cure = "a larger pool, more directions or another transport may fit better"
+    note = f"the fit of a step may add up to {nats:.2g} nats of KL; {cure}" if nats > WORTH_A_NOTE else ""
+    return StepInfo(status, 0.0, seconds, ess, details, note)
