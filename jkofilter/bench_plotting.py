@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from jkofilter.measures import ERRORS, FLOW_ERRORS, MEASURES
 from jkofilter.numerics.intervals import median_interval
 from jkofilter.plotting import COLOURS, DPI, FONT, boxes, styles
-from jkofilter.study_plotting import MARKERS, a_decade_at_least, ticks_apart
+from jkofilter.study_plotting import MARKERS, a_decade_at_least, legend_below, ticks_apart
 
 COLUMNS = 3
 SMALLEST = 1e-12
@@ -92,7 +92,5 @@ def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequ
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
     handles = {h[1]: h[0] for axis in axes for h in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False
-    )
+    legend_below(figure, handles.values(), handles.keys())
     return figure

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -29,6 +30,8 @@ TITLES_OF_MEASURES = {
     "ess": "effective share of draws\nweighted to the stationary law",
     "seconds": "wall time of a run (s)",
 }
+LETTER = 0.073
+"""Width of a legend's letters, inches."""
 LEAST = 1e-8
 SHOWN = 2500
 
@@ -73,8 +76,16 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     entries = dict(reversed(shown))
     labels = list(dict.fromkeys(label for label, _ in shown))
     handles = [entries[label] for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    legend_below(figure, handles, labels)
     return figure
+
+
+def legend_below(figure: Figure, handles: Iterable[Artist], labels: Iterable[str]) -> None:
+    """A legend under the panels, in as many columns, four at most, as fit the figure's width."""
+    names = list(labels)
+    column = 0.6 + LETTER * max(map(len, names), default=0)
+    columns = min(max(int(figure.get_figwidth() / column), 1), 4)
+    figure.legend(list(handles), names, loc="outside lower center", ncols=columns, fontsize=FONT - 1, frameon=False)
 
 
 def told_by_dim(records: pd.DataFrame) -> bool:
@@ -157,7 +168,7 @@ def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
     for axis in axes[len(panels) :]:
         axis.remove()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    legend_below(figure, handles, labels)
     return figure
 
 
@@ -195,7 +206,7 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
     handles, labels = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    legend_below(figure, handles, labels)
     return figure
 
 
