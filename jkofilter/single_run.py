@@ -175,10 +175,10 @@ def _judged(case: FlowCase, carried: Carried, time: float) -> dict[str, float]:
         return row
     if case.exact is not None:
         exact = case.exact(time)
-        row["kl_exact"], row["kl_method"] = metrics.kl(exact, law, SAMPLES), metrics.kl(law, exact, SAMPLES)
+        row["kl_exact"], row["kl_method"] = metrics.kl(exact, law, case.samples), metrics.kl(law, exact, case.samples)
         row["symmetric_kl"] = row["kl_exact"] + row["kl_method"]
     if case.stationary is not None:
-        row["kl_stationary"] = metrics.kl(law, case.stationary, SAMPLES)
+        row["kl_stationary"] = metrics.kl(law, case.stationary, case.samples)
     if case.exact is None and time == case.times[-1]:
         row["ess"] = stationary_share(case, law)
     return row
@@ -188,11 +188,11 @@ def stationary_share(case: FlowCase, law: Density) -> float:
     """Effective share of fresh draws of a law weighted to exp(-beta V), which needs no normaliser."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(law, metrics.KnowsItsDraws):
-        x, log_prob = law.sample_with_log_prob(SAMPLES, generator)
+        x, log_prob = law.sample_with_log_prob(case.samples, generator)
     else:
-        x = law.sample(SAMPLES, generator)
+        x = law.sample(case.samples, generator)
         log_prob = law.log_prob(x)
     log_weights = -float(case.sde.beta) * case.sde.potential(x) - log_prob
     log_weights = log_weights - log_weights.logsumexp(0)
-    share = metrics.effective_sample_size(log_weights) / SAMPLES
+    share = metrics.effective_sample_size(log_weights) / case.samples
     return share if math.isfinite(share) else 0.0

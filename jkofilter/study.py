@@ -37,6 +37,10 @@ class FlowCase:
         note: what a reader of the figures must know, for example a floor no method can pass.
         measures: figures of this case's own, of the law at the last time, by the name of their column. NaN says that
             a law cannot tell, as one without a density cannot of the evidence.
+        samples: draws of a law that its divergences and its effective share are told from.
+
+    Raises:
+        InputError: ``samples`` is not a positive integer.
     """
 
     name: str
@@ -47,6 +51,11 @@ class FlowCase:
     stationary: Density | None = None
     note: str = ""
     measures: Mapping[str, Callable[[Sampled], float]] = field(default_factory=dict)
+    samples: int = 4000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise InputError(f"samples must be a positive integer, got {self.samples!r}.")
 
     @property
     def dim(self) -> int:

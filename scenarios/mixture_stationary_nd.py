@@ -70,7 +70,8 @@ def case(d: int) -> jf.FlowCase:
     eye = torch.eye(d, dtype=means.dtype)
     potential = jf.GaussianMixture(means, eye.expand(n, d, d), torch.full((n,), 1 / n, dtype=means.dtype))
     prior = MultivariateNormal(torch.zeros(d, dtype=means.dtype), 16 * eye)
-    return jf.FlowCase(f"d = {d}", prior, jf.LangevinSDE(potential), (4.0,), stationary=Mixture(means))
+    sde, law = jf.LangevinSDE(potential), Mixture(means)
+    return jf.FlowCase(f"d = {d}", prior, sde, (4.0,), stationary=law, samples=20_000)
 
 
 def soft_maximum_then_icnn(problem: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
@@ -83,7 +84,7 @@ def soft_maximum_then_icnn(problem: jf.FlowCase, seed: int, seconds: float) -> j
     if d < 6:
         # Modes that overlap have few draws to lose between them, and bound the step: a network changes little in one,
         # so each starts from the last.
-        network = jf.ICNNEngine(ridge=None)
+        network = jf.ICNNEngine(iterations=1200, ridge=None)
         flow = jf.solve_jko(flow, sde, end - apart, 0.2, "implicit-euler", network, pool=20_000, seed=seed)
         return jf.Carried(flow.at, f"{len(flow.maps)} steps")
     bent = jf.SoftMaximumEngine(pieces=COMPONENTS[d], iterations=40, bends=5, penalty=0.1)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, StudentT
 
 import jkofilter as jf
@@ -34,6 +35,29 @@ def study(**changes: object) -> jf.FlowStudy:
 
 def stationary() -> jf.GaussianBelief:
     return jf.GaussianBelief(9.0, torch.ones(2, dtype=torch.float64), 0.5 * EYE)
+
+
+class Counted:
+    """A normal law that remembers how many draws were asked of it."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.asked: set[int] = set()
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        self.asked.add(n)
+        return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return NORMAL.log_prob(x)
+
+
+def test_laws_are_judged_on_as_many_draws_as_the_case_says() -> None:
+    law = Counted()
+    case = jf.FlowCase("d = 2", NORMAL, SDE, (0.5,), stationary=law, samples=123)
+    run_study(jf.FlowStudy("small", [case], {"still": lambda problem, seed, seconds: jf.Carried(lambda time: law)}))
+    assert law.asked == {123}
 
 
 def test_a_study_measures_each_method_at_each_time_against_the_exact_law() -> None:
@@ -127,6 +151,8 @@ def test_a_study_needs_cases_methods_and_different_names() -> None:
     with pytest.raises(jf.InputError, match="at least one"):
         study(cases=[])
     case = jf.FlowCase("d = 2", NORMAL, SDE, (0.5,))
+    with pytest.raises(jf.InputError, match="samples must be a positive integer, got 0"):
+        jf.FlowCase("d = 2", NORMAL, SDE, (0.5,), samples=0)
     with pytest.raises(jf.InputError, match="different names"):
         study(cases=[case, case])
     with pytest.raises(jf.InputError, match="seeds"):
