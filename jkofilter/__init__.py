@@ -1,5 +1,12 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
+from jkofilter._version import __version__
+from jkofilter.assimilation.assimilate import UpdateSettings
+from jkofilter.baselines.dual_jko import DualSettings, solve_dual_jko
+from jkofilter.baselines.particle_flow import ParticleFlow, solve_particles
+from jkofilter.baselines.proximal import ProximalSettings, solve_proximal
+from jkofilter.baselines.stepped import CloudFlow
+from jkofilter.baselines.svgd import SVGDResult, svgd
 from jkofilter.beliefs import (
     Belief,
     BenesBelief,
@@ -10,8 +17,11 @@ from jkofilter.beliefs import (
     QuantileBelief,
 )
 from jkofilter.beliefs.product import ProductBelief, ProductLaw
-from jkofilter.calibration import Calibration, calibrate
 from jkofilter.errors import FilterError, InputError
+from jkofilter.experiments.calibration import Calibration, calibrate
+from jkofilter.experiments.flow_study import Carried, FlowCase, FlowStudy, dual_jko, jko, particles, proximal
+from jkofilter.experiments.measures import PublishedFigure
+from jkofilter.experiments.scenario import FilterStudy, Scenario
 from jkofilter.filters import (
     BenesFilter,
     DualJKOFilter,
@@ -27,12 +37,8 @@ from jkofilter.filters import (
     UnscentedKalmanFilter,
     benes_prior,
 )
-from jkofilter.flows.dual_jko import DualSettings, solve_dual_jko
-from jkofilter.flows.particle_flow import ParticleFlow, solve_particles
-from jkofilter.flows.proximal import ProximalSettings, solve_proximal
-from jkofilter.flows.stepped import CloudFlow
-from jkofilter.flows.svgd import SVGDResult, svgd
-from jkofilter.measures import PublishedFigure
+from jkofilter.filters.driver import Tracker, run_filter
+from jkofilter.filters.result import FilterResult
 from jkofilter.models import (
     DoubleWell,
     GaussianMixture,
@@ -54,19 +60,13 @@ from jkofilter.models import (
     simulate,
 )
 from jkofilter.numerics import metrics
-from jkofilter.run import FilterResult, Tracker, run_filter
-from jkofilter.scenario import FilterStudy, Scenario
-from jkofilter.study import Carried, FlowCase, FlowStudy, dual_jko, jko, particles, proximal
-from jkofilter.transport.assimilation import UpdateSettings
-from jkofilter.transport.belief import TransportBelief
-from jkofilter.transport.engines import RidgeEngine
 from jkofilter.transport.flow import JKOFlow
-from jkofilter.transport.icnn import ICNN
-from jkofilter.transport.icnn_engine import ICNNEngine
-from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
+from jkofilter.transport.laws.belief import TransportBelief
+from jkofilter.transport.maps.icnn import ICNN
 from jkofilter.transport.solve import solve_jko
-
-__version__ = "0.1.0"
+from jkofilter.transport.steps.icnn_engine import ICNNEngine
+from jkofilter.transport.steps.ridge_engine import RidgeEngine
+from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
 
 __all__ = [
     "Belief",
@@ -130,6 +130,7 @@ __all__ = [
     "TransportBelief",
     "UnscentedKalmanFilter",
     "UpdateSettings",
+    "__version__",
     "benes_prior",
     "calibrate",
     "dual_jko",

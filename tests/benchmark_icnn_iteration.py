@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import jkofilter as jf
-from jkofilter.transport.convex import Pool, trainable_log_det
-from jkofilter.transport.icnn_engine import loss_and_slopes
-from jkofilter.transport.problem import StepProblem
+from jkofilter.transport.maps.convex import Pool, trainable_log_det
+from jkofilter.transport.steps.icnn_engine import loss_and_slopes
+from jkofilter.transport.steps.problem import StepProblem
 
 DIM, BATCH, WIDTHS = 12, 512, (64, 64)
 ROUNDS, STRETCH = 7, 6

@@ -12,9 +12,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from jkofilter.bench.plan import load_all
-from jkofilter.bench.records import key_of
-from jkofilter.bench.runner import Sweep, run_sweep
+from jkofilter.experiments.sweep.plan import load_all
+from jkofilter.experiments.sweep.records import key_of
+from jkofilter.experiments.sweep.runner import Sweep, run_sweep
 
 SCENARIOS = ("sine_1d", "glacial_1d", "benes_nd")
 FILTERS = ("jko", "particle-kde", "particle-transition", "grid", "particle", "exact", "particles, 100000")

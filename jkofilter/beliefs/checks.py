@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter.errors import InputError
+from jkofilter.numerics.draws import stream
 
 
 def checked_points(x: Tensor, dim: int) -> Tensor:
@@ -30,4 +31,4 @@ def checked_quantile(q: float, coordinate: int, dim: int) -> None:
 
 def generator_or_default(generator: Generator | None, device: torch.device) -> Generator:
     """``generator``, or a fresh one seeded with 0, so that the global generators stay untouched."""
-    return torch.Generator(device=device).manual_seed(0) if generator is None else generator
+    return stream(0, "draws", device) if generator is None else generator

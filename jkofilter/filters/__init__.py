@@ -1,8 +1,8 @@
 """Filters, one a file, behind one protocol."""
 
 from jkofilter.beliefs.info import StepInfo
-from jkofilter.filters.base import Filter
 from jkofilter.filters.benes import BenesFilter, benes_prior
+from jkofilter.filters.contract import Filter
 from jkofilter.filters.dual_jko import DualJKOFilter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
 from jkofilter.filters.grid import GridFilter

@@ -14,7 +14,8 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.benes import BenesBelief, log_cosh
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
 from jkofilter.models.checks import as_tensor
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import LogCosh

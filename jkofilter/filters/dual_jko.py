@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jkofilter.baselines.dual_jko import DualSettings, stepper
+from jkofilter.baselines.stepped import Stepper
 from jkofilter.filters.tabulated import TabulatedFilter
-from jkofilter.flows.dual_jko import DualSettings, stepper
-from jkofilter.flows.stepped import Stepper
 
 
 @dataclass(frozen=True)
 class DualJKOFilter(TabulatedFilter):
     """Filter on the line or the plane by dual JKO steps (Frogner & Poggio, AISTATS 2020).
 
-    Between readings the law is carried by ``jkofilter.flows.dual_jko.dual_step``, of first order in the step.
+    Between readings the law is carried by ``jkofilter.baselines.dual_jko.dual_step``, of first order in the step.
 
     Attributes:
         model: what is tracked, d = 1 or 2.

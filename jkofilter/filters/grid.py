@@ -19,14 +19,15 @@ from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
+from jkofilter.filters.on_grid import log_prior, tabulated_belief, tabulated_prior
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
 from jkofilter.numerics.grids import Axis, Grid
-from jkofilter.tabulation import log_prior, tabulated_belief, tabulated_prior
 
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50

@@ -14,12 +14,13 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
+from jkofilter.assimilation.assimilate import UpdateSettings, assimilate
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import (
-    Runnable,
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import (
     checked_belief,
     checked_duration,
     checked_log_likelihood,
@@ -30,11 +31,10 @@ from jkofilter.filters.base import (
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, prior_support, sample_prior
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.draws import stream
 from jkofilter.numerics.mesh import adapt
-from jkofilter.transport.assimilation import UpdateSettings, assimilate
-from jkofilter.transport.belief import TransportBelief, prior_pool
-from jkofilter.transport.engines import Engine
-from jkofilter.transport.quantile_flow import (
+from jkofilter.transport.laws.belief import TransportBelief, prior_pool
+from jkofilter.transport.line.quantile_flow import (
     MAX_MASS_DEFECT,
     SCHEMES,
     FlowSettings,
@@ -45,9 +45,10 @@ from jkofilter.transport.quantile_flow import (
     normalised,
 )
 from jkofilter.transport.solve import CarriedPool, carry, check_pool, engine_of, prior_draws
-from jkofilter.transport.stepping import SCHEMES as TRANSPORT_SCHEMES
-from jkofilter.transport.stepping import Scheme as TransportScheme
-from jkofilter.transport.stepping import Stepper
+from jkofilter.transport.steps.engine import Engine
+from jkofilter.transport.steps.stepping import SCHEMES as TRANSPORT_SCHEMES
+from jkofilter.transport.steps.stepping import Scheme as TransportScheme
+from jkofilter.transport.steps.stepping import Stepper
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -329,7 +330,7 @@ def _location(model: StateSpaceModel) -> tuple[float, float]:
     try:
         centre, scale = float(model.prior.mean), float(model.prior.stddev)
     except NotImplementedError:
-        draws = sample_prior(model.prior, 1001, torch.Generator().manual_seed(0)).double().cpu()
+        draws = sample_prior(model.prior, 1001, stream(0, "probe")).double().cpu()
         low, middle, high = torch.quantile(draws, draws.new_tensor([0.25, 0.5, 0.75])).tolist()
         centre, scale = middle, max(high - low, 1e-12)
     if not (math.isfinite(centre) and math.isfinite(scale)):

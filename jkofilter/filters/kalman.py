@@ -13,7 +13,8 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import Quadratic
 from jkofilter.models.state_space import StateSpaceModel

@@ -13,7 +13,8 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights

@@ -16,7 +16,9 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
-from jkofilter.filters.base import Filter, Runnable, as_reading, checked_belief
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import as_reading, checked_belief
+from jkofilter.filters.contract import Filter
 from jkofilter.models.state_space import StateSpaceModel
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jkofilter.baselines.proximal import ProximalSettings, stepper
+from jkofilter.baselines.stepped import Stepper
 from jkofilter.errors import InputError
 from jkofilter.filters.tabulated import TabulatedFilter
-from jkofilter.flows.proximal import ProximalSettings, stepper
-from jkofilter.flows.stepped import Stepper
 
 
 @dataclass(frozen=True)
 class ProximalFilter(TabulatedFilter):
     """Filter on the line or the plane by proximal recursion (Caluya & Halder, ACC 2019).
 
-    Between readings the law is carried by ``jkofilter.flows.proximal.proximal_step``, of first order in the step.
+    Between readings the law is carried by ``jkofilter.baselines.proximal.proximal_step``, of first order in the step.
 
     Attributes:
         model: what is tracked, d = 1 or 2.

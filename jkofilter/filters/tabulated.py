@@ -12,18 +12,19 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
+from jkofilter.baselines.cloud import check_count, equal_cloud
+from jkofilter.baselines.stepped import Stepper, equal_steps
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_log_likelihood, checked_reading
-from jkofilter.flows.cloud import check_count, equal_cloud
-from jkofilter.flows.stepped import Stepper, equal_steps
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
+from jkofilter.filters.on_grid import Tabulated, tabulated_belief, tabulated_prior
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
-from jkofilter.tabulation import Tabulated, tabulated_belief, tabulated_prior
 
 _CELLS = {1: 1000, 2: 100}
 _FEWEST_CELLS = 50

@@ -16,7 +16,8 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.base import Runnable, checked_belief, checked_duration, checked_reading
+from jkofilter.filters.base import Runnable
+from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.linalg import (

@@ -16,7 +16,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
-from jkofilter.numerics.draws import seeded
+from jkofilter.numerics.draws import stream
 
 _PROBES = 64
 """Draws of a prior that are looked at to see whether it can be sampled."""
@@ -53,7 +53,7 @@ class StateSpaceModel:
             )
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
-        draws = sample_prior(self.prior, _PROBES, torch.Generator().manual_seed(0))
+        draws = sample_prior(self.prior, _PROBES, stream(0, "probe"))
         if not torch.isfinite(draws).all():
             raise InputError("prior draws are not finite; give finite parameters.")
 
@@ -73,7 +73,7 @@ class StateSpaceModel:
         return self._example().device
 
     def _example(self) -> Tensor:
-        return sample_prior(self.prior, 1, torch.Generator().manual_seed(0))
+        return sample_prior(self.prior, 1, stream(0, "probe"))
 
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
         """log p(y | x) with its shape checked, (n,).
@@ -161,7 +161,7 @@ def simulate(
     if not substep > 0:
         raise InputError(f"substep must be positive, got {substep!r}.")
     clock = checked_times(times)
-    generator = seeded(seed, model.device)
+    generator = stream(seed, "simulation", model.device)
     x = sample_prior(model.prior, 1, generator)
     path, values, now = [], [], 0.0
     for time in clock.tolist():

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import operator
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from jkofilter.errors import InputError
 
+Purpose: TypeAlias = Literal[
+    "simulation",
+    "calibration",
+    "filter",
+    "pool",
+    "fit",
+    "particles",
+    "baseline",
+    "between steps",
+    "descent",
+    "draws",
+    "judging",
+    "network",
+    "clusters",
+    "probe",
+    "picture",
+]
+"""What random numbers are for. A purpose of one's own is added here, so that no two share a stream unawares."""
 
-def seeded(seed: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator with this seed.
+
+def stream(seed: int, purpose: Purpose, device: torch.device | str = "cpu") -> Generator:
+    """The generator that this seed gives for one purpose.
+
+    Streams of different purposes or seeds have nothing to do with each other: a simulated truth and the filter that
+    tracks it may be given the same seed.
+
+    Raises:
+        InputError: ``seed`` is not an integer of 64 bits.
+    """
+    return Generator(device=device).manual_seed(derived_seed(seed, purpose))
+
+
+def derived_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
+    """A seed of its own, of 63 bits, for the ``index``-th part of one purpose (``numpy.random.SeedSequence``).
 
     Raises:
         InputError: ``seed`` is not an integer of 64 bits.
@@ -22,7 +55,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Generator:
         raise InputError(f"seed must be an integer, got {seed!r}.") from error
     if not -(2**63) <= number < 2**64:
         raise InputError(f"seed must fit 64 bits, got {seed!r}.")
-    return Generator(device=device).manual_seed(number)
+    entropy = [number % 2**64, int.from_bytes(purpose.encode()), index]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def standard_normal(like: Tensor, generator: Generator) -> Tensor:

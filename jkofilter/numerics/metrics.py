@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Density, Points, State
 from jkofilter.errors import InputError
-from jkofilter.numerics.draws import seeded
+from jkofilter.numerics.draws import stream
 from jkofilter.numerics.weights import effective_sample_size
 
 __all__ = [
@@ -219,7 +219,7 @@ def crps(belief: Marginals | Tensor, truth: State | float) -> State:
 
 
 def _source(generator: Generator | None, seed: int) -> Generator:
-    return seeded(seed) if generator is None else generator
+    return stream(seed, "judging") if generator is None else generator
 
 
 def _require_same_dim(p: Any, q: Any) -> None:

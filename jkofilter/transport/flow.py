@@ -12,10 +12,10 @@ from jkofilter._typing import Points
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.files import load_tensors, save_tensors
-from jkofilter.transport.belief import TransportBelief, prior_pool
-from jkofilter.transport.convex import ConvexPotential, Pool, pushed_through
-from jkofilter.transport.interpolated import Interpolated
-from jkofilter.transport.storage import decoded_map, decoded_prior, encoded_map, encoded_prior
+from jkofilter.transport.laws.belief import TransportBelief, prior_pool
+from jkofilter.transport.laws.storage import decoded_map, decoded_prior, encoded_map, encoded_prior
+from jkofilter.transport.maps.convex import ConvexPotential, Pool, pushed_through
+from jkofilter.transport.maps.displacement import Interpolated
 
 FORMAT = "jkofilter flow 1"
 

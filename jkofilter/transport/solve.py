@@ -15,16 +15,17 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import sample_prior
-from jkofilter.numerics.draws import seeded
+from jkofilter.numerics.draws import stream
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.weights import effective_sample_size
-from jkofilter.transport.belief import prior_pool
-from jkofilter.transport.convex import ConvexPotential, Pool, pushed_through
-from jkofilter.transport.engines import Engine, RidgeEngine
 from jkofilter.transport.flow import JKOFlow
-from jkofilter.transport.icnn_engine import ICNNEngine
-from jkofilter.transport.soft_maximum_engine import SoftMaximumEngine
-from jkofilter.transport.stepping import SCHEMES, FlowState, Scheme, Step, Stepper
+from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.maps.convex import ConvexPotential, Pool, pushed_through
+from jkofilter.transport.steps.engine import Engine
+from jkofilter.transport.steps.icnn_engine import ICNNEngine
+from jkofilter.transport.steps.ridge_engine import RidgeEngine
+from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
+from jkofilter.transport.steps.stepping import SCHEMES, FlowState, Scheme, Step, Stepper
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
@@ -95,9 +96,9 @@ def solve_jko(
     law = prior.prior if isinstance(prior, JKOFlow) else prior
     _check_model(law, sde)
     check_pool(pool, sde.dim)
-    draws = prior_draws(law, pool, seeded(seed))
+    draws = prior_draws(law, pool, stream(seed, "pool"))
     base = prior_pool(law, draws)
-    generator = seeded(seed, draws.device)
+    generator = stream(seed, "fit", draws.device)
     now = base if past is None else pushed_through(past.maps, base)
     require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]

@@ -1,0 +1,1 @@
+"""Bayes by tempering in the base space of the maps."""

@@ -1,0 +1,90 @@
+"""The standard normal space behind a belief, in which readings are taken in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter._typing import Points, Scalars
+from jkofilter.models.state_space import prior_log_prob
+from jkofilter.transport.laws.belief import TransportBelief, pushed_log_prob
+from jkofilter.transport.laws.fitted import PulledBack, refit
+from jkofilter.transport.steps.ridge_engine import RidgeEngine
+
+LogLikelihood: TypeAlias = Callable[[Points], Scalars]
+CLOSE = 0.995
+"""Effective share at which a law fitted to a prior of the user's is close enough; the rest is weighed in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Swarm:
+    """Particles in every space: u, z and x, (n, d) each, with log likelihood and ``BaseSpace.correction``, (n,)."""
+
+    u: Points
+    z: Points
+    x: Points
+    log_likelihood: Scalars
+    correction: Scalars
+
+    def chosen(self, index: Tensor) -> Swarm:
+        """Some of them, in that order."""
+        return Swarm(self.u[index], self.z[index], self.x[index], self.log_likelihood[index], self.correction[index])
+
+    def log_target(self, temperature: float) -> Scalars:
+        """Log density of the tempered posterior over N(u; 0, I), up to a constant, (n,)."""
+        return temperature * self.log_likelihood + self.correction
+
+
+@dataclass(frozen=True, eq=False)
+class BaseSpace:
+    """The standard normal u behind a belief: z(u) has the belief's base law, x(u) the belief's.
+
+    Attributes:
+        belief: the law before the reading.
+        law: carries u to the base points z of the belief.
+        exact: whether ``law`` is the belief's own base law; if not, its density ratio is part of every target.
+    """
+
+    belief: TransportBelief
+    law: PulledBack
+    exact: bool
+
+    def swarm_of_belief(self, log_likelihood: LogLikelihood) -> Swarm:
+        """The belief's own particles."""
+        z, x = self.belief.origin, self.belief.pool.x
+        return Swarm(self.law.normalise(z), z, x, log_likelihood(x), self.correction(z))
+
+    def swarm(self, u: Points, log_likelihood: LogLikelihood) -> Swarm:
+        """Particles at u. Where z(u) is not found the log likelihood is -inf, so that no kernel goes there."""
+        z = self.law.restore(u, strict=False)
+        found = torch.isfinite(z).all(-1)
+        z[~found] = self.law.centre
+        x = z
+        for psi in self.belief.maps:
+            x = psi.gradient(x)
+        value = torch.where(found, log_likelihood(x), -math.inf)
+        return Swarm(u, z, x, value, self.correction(z))
+
+    def correction(self, z: Points) -> Scalars:
+        """log of the belief's base density over that of ``law``, (n,)."""
+        if self.exact:
+            return z.new_zeros(len(z))
+        return prior_log_prob(self.belief.prior, z) - self.law.log_prob(z)
+
+    def log_prob(self, x: Points) -> Scalars:
+        """Log density of the belief at points (n, d), (n,); -inf where no inverse is found."""
+        value = pushed_log_prob(self.belief.prior, self.belief.maps, x, self.belief.width, strict=False)
+        return value.nan_to_num(nan=-math.inf, neginf=-math.inf)
+
+
+def base_space(belief: TransportBelief, engine: RidgeEngine, layers: int, generator: Generator) -> BaseSpace:
+    """The base space of a belief; where its base law is a prior of the user's, a law is fitted to it first."""
+    if isinstance(belief.prior, PulledBack):
+        return BaseSpace(belief, belief.prior, exact=True)
+    pool = belief.base_pool()
+    return BaseSpace(belief, refit(pool, pool.x[:0], engine, CLOSE, layers, generator), exact=False)

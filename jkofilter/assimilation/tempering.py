@@ -1,0 +1,76 @@
+"""Particles taken from a belief to its posterior, by as much of the reading at a time as keeps them effective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from jkofilter._typing import Points, Scalars
+from jkofilter.assimilation.base_space import BaseSpace, LogLikelihood, Swarm
+from jkofilter.assimilation.moves import Mover
+from jkofilter.errors import FilterError
+from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.tempering import next_temperature
+from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
+
+MAX_TEMPERATURES = 200
+COLLAPSED = 0.02
+"""Share of the particles that must end at points of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tempered:
+    """Particles of a posterior and how they came there.
+
+    Attributes:
+        swarm: where they are.
+        log_evidence: of the reading, nats: the product of the steps' mean weights.
+        temperatures: of the steps, up to one.
+        ess: of the particles, in every step, before they are resampled.
+        distinct: share of the particles at points of their own.
+    """
+
+    swarm: Swarm
+    log_evidence: float
+    temperatures: tuple[float, ...]
+    ess: tuple[float, ...]
+    distinct: float
+
+
+def tempered(space: BaseSpace, swarm: Swarm, log_likelihood: LogLikelihood, share: float, mover: Mover) -> Tempered:
+    """Sequential Monte Carlo from a belief to its posterior (Del Moral, Doucet & Jasra 2006), in its base space.
+
+    Args:
+        space: the belief's base space.
+        swarm: the belief's particles.
+        log_likelihood: of the reading.
+        share: of the particles that a step keeps effective.
+        mover: moves them between the steps.
+
+    Raises:
+        FilterError: the posterior is not reached, or only by so few particles that they say nothing about it.
+    """
+    temperatures, effective, log_evidence = [0.0], [], 0.0
+    while temperatures[-1] < 1:
+        now = next_temperature(swarm.log_likelihood, temperatures[-1], share)
+        weights = (now - temperatures[-1]) * swarm.log_likelihood
+        log_evidence += log_mean_exp(weights)
+        effective.append(effective_sample_size(weights))
+        temperatures.append(now)
+        swarm = swarm.chosen(resample(weights, "systematic", mover.generator))
+
+        def target(u: Points, temperature: float = now) -> Scalars:
+            return space.swarm(u, log_likelihood).log_target(temperature)
+
+        u, _ = mover.settled(swarm.u, swarm.log_target(now), target)
+        swarm = space.swarm(u, log_likelihood)
+        if len(effective) == MAX_TEMPERATURES and now < 1:
+            raise FilterError(f"tempering reaches {now:.3g} of the reading in {len(effective)} steps and is given up")
+    n, distinct = len(swarm.u), len(torch.unique(swarm.u, dim=0))
+    if distinct < max(COLLAPSED * n, swarm.u.shape[1] + 2):
+        raise FilterError(
+            f"{n} particles have collapsed to {distinct} on the way to the posterior; give a larger pool, or moves "
+            "with 'elliptical-slice'"
+        )
+    return Tempered(swarm, log_evidence, tuple(temperatures[1:]), tuple(effective), distinct / n)

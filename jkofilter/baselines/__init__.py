@@ -1,0 +1,1 @@
+"""Published flow methods to compare with, one a file: laws carried through a Langevin diffusion without readings."""

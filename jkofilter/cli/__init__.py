@@ -1,0 +1,5 @@
+"""The command line."""
+
+from jkofilter.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Experiments: what is compared, and the machine that runs and reports it."""

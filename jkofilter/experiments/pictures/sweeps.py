@@ -1,0 +1,96 @@
+"""Pictures of a sweep: errors and wall time of every filter, and one against the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jkofilter.experiments.measures import ERRORS, FLOW_ERRORS, MEASURES
+from jkofilter.experiments.pictures.boxes import boxes
+from jkofilter.numerics.intervals import median_interval
+from jkofilter.pictures.style import COLOURS, DPI, FONT, MARKERS, a_decade_at_least, legend_below, styles, ticks_apart
+
+COLUMNS = 3
+SMALLEST = 1e-12
+"""Where an error of zero is drawn on a logarithmic axis."""
+
+
+def measured(table: pd.DataFrame, names: Sequence[str] = (*ERRORS, *FLOW_ERRORS)) -> list[str]:
+    """Those of the measures that some run of the table has."""
+    return [name for name in names if table[name].notna().any()]
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(4.3 * columns, 5.5), height * rows + 0.5), dpi=DPI, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def box_figure(table: pd.DataFrame, names: Sequence[str], reference: str) -> Figure:
+    """Errors and seconds of every filter over the seeds: a box a filter, a point a run.
+
+    Args:
+        table: of ``bench_tables.judged``, one case.
+        names: of the filters, in order.
+        reference: whose errors, zero by definition, are left out.
+    """
+    measures = [*measured(table), "seconds"]
+    figure, axes = _panels(len(measures), 3.6)
+    looks = styles(names, reference)
+    for axis, measure in zip(axes, measures, strict=True):
+        groups = {name: table.loc[table["filter"] == name, measure].dropna().to_numpy() for name in names}
+        groups = {name: values for name, values in groups.items() if values.size}
+        boxes(axis, groups, {name: look["color"] for name, look in looks.items()}, slanted=True)
+        axis.set_ylabel(MEASURES[measure], fontsize=FONT)
+        axis.tick_params(labelsize=FONT - 1)
+    return figure
+
+
+def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequence[str]) -> Figure:
+    """Error against wall time, a small point a run, a large one the medians with their intervals.
+
+    Args:
+        panels: by title, runs as of ``bench_tables.judged`` and the measure to draw.
+        names: of the filters, in the order of colours.
+    """
+    figure, axes = _panels(len(panels), 3.9)
+    for axis, (title, (runs, measure)) in zip(axes, panels.items(), strict=True):
+        for k, name in enumerate(names):
+            own = runs[runs["filter"] == name].dropna(subset=measure)
+            if own.empty:
+                continue
+            seconds, error = own["seconds"].to_numpy(), own[measure].clip(lower=SMALLEST).to_numpy()
+            x, y = median_interval(seconds), median_interval(error)
+            colour = COLOURS[k % len(COLOURS)]
+            axis.plot(seconds, error, ".", color=colour, alpha=0.45, ms=5)
+            axis.errorbar(
+                x.median,
+                y.median,
+                xerr=[[x.median - x.low], [x.high - x.median]],
+                yerr=[[y.median - y.low], [y.high - y.median]],
+                fmt=MARKERS[k % len(MARKERS)],
+                color=colour,
+                markeredgecolor="black",
+                ms=9,
+                label=name,
+            )
+        axis.set_title(title, fontsize=FONT)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        a_decade_at_least(axis, "x", "y")
+        ticks_apart(axis)
+        axis.set_xlabel(MEASURES["seconds"], fontsize=FONT)
+        axis.set_ylabel(MEASURES[measure], fontsize=FONT)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=FONT - 1)
+    handles = {h[1]: h[0] for axis in axes for h in zip(*axis.get_legend_handles_labels(), strict=True)}
+    legend_below(figure, handles.values(), handles.keys())
+    return figure

@@ -1,0 +1,127 @@
+"""Driving a filter: over a whole series, or reading by reading. Both take the same steps in the same order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.errors import InputError
+from jkofilter.filters.checks import as_reading
+from jkofilter.filters.contract import Filter
+from jkofilter.filters.result import FilterResult, failed
+from jkofilter.models.series import ObservationSeries
+from jkofilter.numerics.draws import stream
+
+
+class Tracker:
+    """A filter fed step by step; gives what ``run_filter`` gives for the same seed and steps.
+
+    Args:
+        filter: any filter.
+        seed: seeds the one generator that all steps share.
+
+    Attributes:
+        belief: the law now. A step that raises leaves it as it was.
+        info: what the last step reported.
+    """
+
+    def __init__(self, filter: Filter, seed: int = 0) -> None:
+        self._filter = filter
+        self._generator = stream(seed, "filter", filter.model.device)
+        self.belief: Belief = filter.init(self._generator)
+        self.info = StepInfo()
+
+    def predict(self, duration: float) -> Belief:
+        """Let ``duration`` (time units) pass; returns the new belief."""
+        self.belief, self.info = self._filter.predict(self.belief, duration, self._generator)
+        return self.belief
+
+    def update(self, y: Any) -> Belief:
+        """Take in a reading (p,), a number for p = 1, NaN where missing; returns the new belief.
+
+        Raises:
+            InputError: ``y`` is no reading.
+        """
+        self.belief, self.info = self._filter.update(self.belief, as_reading(y, self._filter.model), self._generator)
+        return self.belief
+
+
+def run_filter(
+    filter: Filter,
+    series: ObservationSeries,
+    until: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    keep_beliefs: bool = False,
+) -> FilterResult:
+    """Filter a whole series from time zero.
+
+    Args:
+        filter: any filter.
+        series: the readings; the first may be at time zero.
+        until: predict on to this time (SDE units) after the last reading.
+        seed: seeds the generator of all steps.
+        progress: show a progress bar.
+        keep_beliefs: keep all m beliefs; without, memory does not grow with them.
+
+    Returns:
+        Moments and evidence after every reading, and the final belief.
+
+    Raises:
+        InputError: ``until`` lies before the last reading, or the filter cannot take this series.
+        FilterError: a step failed.
+    """
+    if not isinstance(series, ObservationSeries):
+        raise InputError("series must be an ObservationSeries(times, values).")
+    times = series.times.tolist()
+    if until is not None and not times[-1] <= until < float("inf"):
+        raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
+    tracker = Tracker(filter, seed)
+    device = filter.model.device
+    beliefs, infos, predict_infos, means, covariances, evidence = [], [], [], [], [], []
+    for time, y in _with_progress(list(zip(times, series.values, strict=True)), progress):
+        predicted, updated = _advance(tracker, time, y.to(device))
+        predict_infos.append(predicted)
+        infos.append(updated)
+        belief = tracker.belief
+        means.append(belief.mean)
+        covariances.append(belief.covariance)
+        evidence.append(belief.log_evidence)
+        if keep_beliefs:
+            beliefs.append(belief)
+    if until is not None and until > tracker.belief.time:
+        tracker.predict(until - tracker.belief.time)
+        predict_infos.append(tracker.info)
+    return FilterResult(
+        times=series.times,
+        means=torch.stack(means),
+        covariances=torch.stack(covariances),
+        log_evidence=torch.tensor(evidence, dtype=torch.float64),
+        infos=tuple(infos),
+        predict_infos=tuple(predict_infos),
+        final=tracker.belief,
+        beliefs=tuple(beliefs),
+    )
+
+
+def _advance(tracker: Tracker, time: float, y: Tensor) -> tuple[StepInfo, StepInfo]:
+    """Predict to ``time`` and take in the reading there; what the two steps reported."""
+    tracker.predict(max(time - tracker.belief.time, 0.0))
+    predicted = tracker.info
+    if failed(predicted):
+        # The belief has stayed at an earlier time, where this reading was not taken.
+        return predicted, StepInfo(status=predicted.status)
+    tracker.update(y)
+    return predicted, tracker.info
+
+
+def _with_progress(steps: list[tuple[float, Tensor]], progress: bool) -> Any:
+    if not progress:
+        return steps
+    from rich.progress import track
+
+    return track(steps, description="filtering")

@@ -1,0 +1,75 @@
+"""Laws on the line and the plane tabulated on grids: priors, densities given as functions, and what a reading makes."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import torch
+from scipy.special import logsumexp
+
+from jkofilter._typing import Array
+from jkofilter.beliefs.grid import GridBelief
+from jkofilter.beliefs.grid_2d import GridBelief2D
+from jkofilter.errors import InputError
+from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, sample_prior
+from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.draws import stream
+from jkofilter.numerics.grid_following import Reach, fit
+from jkofilter.numerics.grids import Axis, Grid
+
+Tabulated: TypeAlias = GridBelief | GridBelief2D
+
+_PRIOR_REACH = 40.0
+
+
+def tabulated_prior(model: StateSpaceModel, cells: tuple[int, ...], reach: Reach) -> tuple[Grid, Array]:
+    """The prior's log density on a grid fitted to it; -inf throughout where the search found no mass.
+
+    Raises:
+        InputError: the prior's log density is NaN.
+    """
+    start = [
+        Axis(centre - _PRIOR_REACH * scale, centre + _PRIOR_REACH * scale, count)
+        for (centre, scale), count in zip(_location(model), cells, strict=True)
+    ]
+    return fit(lambda x: log_prior(model, x), Grid(tuple(start)), cells, reach)
+
+
+def log_prior(model: StateSpaceModel, x: Array) -> Array:
+    """Log density of the prior at points (n, d), -inf outside its support.
+
+    Raises:
+        InputError: it is NaN somewhere.
+    """
+    with torch.no_grad():
+        value = prior_log_prob(model.prior, torch.as_tensor(x, dtype=torch.float64, device=model.device))
+    if torch.isnan(value).any():
+        raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
+    return as_array(value)
+
+
+def tabulated_belief(
+    model: StateSpaceModel, grid: Grid, log_density: Array, time: float, log_evidence: float, closed: bool = False
+) -> tuple[Tabulated, float]:
+    """A belief with these log densities, normalised, and the log of what they summed to before."""
+    total = float(logsumexp(log_density)) + math.log(grid.volume)
+    values = torch.as_tensor(log_density - total).to(device=model.device, dtype=model.dtype)
+    if len(grid.axes) == 1:
+        return GridBelief(time, grid.axes[0].low, grid.axes[0].high, values, log_evidence, closed), total
+    first, second = grid.axes
+    low, high = (first.low, second.low), (first.high, second.high)
+    return GridBelief2D(time, low, high, values, log_evidence, closed), total
+
+
+def _location(model: StateSpaceModel) -> list[tuple[float, float]]:
+    """Centre and scale of the prior's coordinates; of a thousand draws where it has no finite moments."""
+    try:
+        centres, scales = model.prior.mean, model.prior.stddev
+        if torch.isfinite(centres).all() and torch.isfinite(scales).all() and (scales > 0).all():
+            return list(zip(centres.tolist(), scales.tolist(), strict=True))
+    except NotImplementedError:
+        pass
+    draws = sample_prior(model.prior, 1001, stream(0, "probe")).double().cpu()
+    low, middle, high = torch.quantile(draws, draws.new_tensor([0.25, 0.5, 0.75]), dim=0)
+    return list(zip(middle.tolist(), (high - low).clamp(min=1e-12).tolist(), strict=True))

@@ -1,0 +1,166 @@
+"""What a filter makes of a series: moments, evidence and beliefs after every reading."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.errors import InputError
+from jkofilter.files import load_tensors, save_tensors
+from jkofilter.models.series import ObservationSeries
+from jkofilter.numerics.draws import stream
+from jkofilter.pictures.over_time import Track, track_figure
+from jkofilter.pictures.style import DEFAULT_LABELS, Labels
+from jkofilter.transport.laws.storage import decoded_belief, encoded_belief
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+def failed(info: StepInfo) -> bool:
+    """Whether a step went wrong and kept the belief it was given, as under ``on_failure="report"``."""
+    return info.status not in ("ok", "skipped")
+
+
+@dataclass(frozen=True, eq=False)
+class FilterResult:
+    """The filtering laws after each reading.
+
+    Attributes:
+        times: (m,).
+        means: (m, d).
+        covariances: (m, d, d).
+        log_evidence: log p(y_1..y_k) after each reading, (m,).
+        infos: what each update reported, m of them.
+        predict_infos: what each predict reported; one more than m when ``until`` lies past the last reading.
+        final: the belief at the end (at ``until`` when given).
+        beliefs: all m beliefs when kept, else empty.
+
+    Where a predict failed and was reported, its reading is left out: the belief is that of an earlier time, and the
+    next predict starts from there.
+    """
+
+    times: Tensor
+    means: Tensor
+    covariances: Tensor
+    log_evidence: Tensor
+    infos: tuple[StepInfo, ...]
+    predict_infos: tuple[StepInfo, ...]
+    final: Belief
+    beliefs: tuple[Belief, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of readings m."""
+        return self.times.shape[0]
+
+    @property
+    def status(self) -> str:
+        """ "ok", or the first thing that went wrong."""
+        return next((info.status for info in (*self.predict_infos, *self.infos) if failed(info)), "ok")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per reading: time, mean and sd of every coordinate, log evidence, status, ess, seconds.
+
+        The status is that of the predict before the reading where it failed, else that of the update.
+        """
+        means = self.means.cpu().numpy()
+        deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
+        columns: dict[str, Any] = {"time": self.times.numpy()}
+        for i in range(means.shape[1]):
+            columns[f"mean{i}"] = means[:, i]
+            columns[f"sd{i}"] = deviations[:, i]
+        columns["log_evidence"] = self.log_evidence.numpy()
+        steps = list(zip(self.predict_infos, self.infos, strict=False))
+        columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
+        columns["note"] = [u.note for _, u in steps]
+        columns["ess"] = [np.nan if info.ess is None else info.ess for info in self.infos]
+        columns["seconds"] = [p.seconds + u.seconds for p, u in steps]
+        return pd.DataFrame(columns)
+
+    def to_xarray(self, samples: int = 0, seed: int = 0) -> xarray.Dataset:
+        """Dataset over (time, state, state2), and ``sample`` draws of each belief when they were kept.
+
+        Args:
+            samples: draws per belief; needs ``keep_beliefs=True``.
+            seed: seeds the draws.
+
+        Raises:
+            InputError: xarray is not installed, or beliefs were not kept.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise InputError("to_xarray needs the optional extra: pip install 'jkofilter[xarray]'.") from error
+        data = {
+            "mean": (("time", "state"), self.means.cpu().numpy()),
+            "covariance": (("time", "state", "state2"), self.covariances.cpu().numpy()),
+            "log_evidence": (("time",), self.log_evidence.numpy()),
+        }
+        if samples:
+            if not self.beliefs:
+                raise InputError("samples needs the beliefs; run with keep_beliefs=True.")
+            generator = stream(seed, "draws", self.means.device)
+            draws = torch.stack([belief.sample(samples, generator) for belief in self.beliefs])
+            data["draws"] = (("time", "sample", "state"), draws.cpu().numpy())
+        return xarray.Dataset(data, coords={"time": self.times.numpy()})
+
+    def plot(
+        self,
+        path: Tensor | None = None,
+        series: ObservationSeries | None = None,
+        labels: Labels = DEFAULT_LABELS,
+        readings_on_state_axis: bool = False,
+    ) -> Figure:
+        """The picture of this result: heat map where beliefs on the line were kept, else mean and 90 % band.
+
+        Args:
+            path: true states at ``times``, (m, d), to show with it.
+            series: readings to show with it.
+            labels: of the axes, with units.
+            readings_on_state_axis: in one dimension, draw readings over the states, where they are states plus noise.
+        """
+        beliefs = self.beliefs
+        if beliefs and self.final.time > beliefs[-1].time:
+            beliefs = (*beliefs, self.final)
+        track = Track(self.times, self.means, self.covariances, beliefs)
+        return track_figure(track, path, series, labels, readings_on_state_axis)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything, beliefs included, to one file (torch format, plain tensors and numbers only).
+
+        Raises:
+            InputError: the folder of ``path`` is not there or cannot be written to, or a belief holds a prior or map
+                that is not stored.
+        """
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document["infos"] = [{"fields": vars(info)} for info in self.infos]
+        document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
+        document["final"] = encoded_belief(self.final)
+        document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
+        save_tensors(path, document)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FilterResult:
+        """Read what ``save`` wrote; no code in the file is run.
+
+        Raises:
+            InputError: the file is missing or is not a saved result.
+        """
+
+        def decode(document: dict[str, Any]) -> FilterResult:
+            document["infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["infos"])
+            document["predict_infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["predict_infos"])
+            document["final"] = decoded_belief(document["final"])
+            document["beliefs"] = tuple(decoded_belief(entry) for entry in document["beliefs"])
+            return cls(**document)
+
+        return load_tensors(path, decode, "a result written by FilterResult.save()")

@@ -1,1 +1,0 @@
-"""Flow methods people compare against, one a file: laws carried through a Langevin diffusion without readings."""

@@ -1,0 +1,1 @@
+"""Laws that maps carry: beliefs, fitted laws, and their storage."""

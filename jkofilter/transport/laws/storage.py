@@ -1,0 +1,113 @@
+"""Priors, maps and beliefs as plain tensors, which torch reads without running any code."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+
+from jkofilter.beliefs import BELIEF_TYPES
+from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.product import ProductBelief
+from jkofilter.errors import InputError
+from jkofilter.transport.laws.belief import TransportBelief
+from jkofilter.transport.laws.fitted import PulledBack
+from jkofilter.transport.maps.convex import ConvexPotential, Pool
+from jkofilter.transport.maps.icnn import ICNN
+from jkofilter.transport.maps.ridge import RidgeSpline
+from jkofilter.transport.maps.soft_maximum import SoftMaximum
+
+_KINDS: dict[str, type[RidgeSpline] | type[ICNN] | type[SoftMaximum]] = {
+    "RidgeSpline": RidgeSpline,
+    "ICNN": ICNN,
+    "SoftMaximum": SoftMaximum,
+}
+
+
+def encoded_map(psi: ConvexPotential) -> dict[str, Any]:
+    """Kind and parameters.
+
+    Raises:
+        InputError: a potential of the user's own.
+    """
+    kind = type(psi).__name__
+    if kind not in _KINDS:
+        raise InputError(f"a flow with maps of type {kind} cannot be saved; only {', '.join(_KINDS)} can.")
+    return {"kind": kind, "parameters": dict(psi.parameters())}
+
+
+def decoded_map(entry: dict[str, Any]) -> ConvexPotential:
+    """The inverse of ``encoded_map``."""
+    return _KINDS[entry["kind"]].from_parameters(entry["parameters"])
+
+
+def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
+    """What determines a Gaussian, a mixture of Gaussians or a law carried to the normal; None for anything else."""
+    if isinstance(prior, PulledBack):
+        layers = [encoded_map(phi) for phi in prior.layers]
+        return {"kind": "pulled back", "mean": prior.centre, "root": prior.root, "layers": layers}
+    normal = _normal(prior)
+    if normal is not None:
+        return {"kind": "normal", "mean": normal[0], "factor": normal[1]}
+    if isinstance(prior, MixtureSameFamily):
+        components = _normal(prior.component_distribution)
+        if components is not None:
+            logits = prior.mixture_distribution.logits
+            return {"kind": "mixture", "mean": components[0], "factor": components[1], "logits": logits}
+    return None
+
+
+def _normal(law: Distribution) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Mean and Cholesky factor, (..., d) and (..., d, d), of one Gaussian or a batch of them."""
+    if isinstance(law, MultivariateNormal):
+        return law.loc, law.scale_tril
+    if isinstance(law, Independent) and isinstance(law.base_dist, Normal) and law.reinterpreted_batch_ndims == 1:
+        return law.mean, torch.diag_embed(law.stddev)
+    return None
+
+
+def decoded_prior(entry: dict[str, Any] | None) -> Distribution | None:
+    """The inverse of ``encoded_prior``."""
+    if entry is None:
+        return None
+    if entry["kind"] == "pulled back":
+        return PulledBack(entry["mean"], entry["root"], tuple(decoded_map(layer) for layer in entry["layers"]))
+    normal = MultivariateNormal(entry["mean"], scale_tril=entry["factor"])
+    return normal if entry["kind"] == "normal" else MixtureSameFamily(Categorical(logits=entry["logits"]), normal)
+
+
+def encoded_belief(belief: Belief) -> dict[str, Any]:
+    """Kind and everything in it.
+
+    Raises:
+        InputError: its maps or its prior are of a kind that is not stored.
+    """
+    content = {field.name: getattr(belief, field.name) for field in fields(belief)}  # type: ignore[arg-type]
+    if isinstance(belief, ProductBelief):
+        content["marginals"] = [encoded_belief(one) for one in belief.marginals]
+    if isinstance(belief, TransportBelief):
+        content["prior"] = encoded_prior(belief.prior)
+        if content["prior"] is None:
+            raise InputError(
+                f"prior of type {type(belief.prior).__name__} cannot be saved; only Gaussians, mixtures of them and "
+                "laws fitted after a reading can."
+            )
+        content["maps"] = [encoded_map(psi) for psi in belief.maps]
+        content["pool"] = {field.name: getattr(belief.pool, field.name) for field in fields(belief.pool)}
+    return {"type": type(belief).__name__, "fields": content}
+
+
+def decoded_belief(entry: dict[str, Any]) -> Belief:
+    """The inverse of ``encoded_belief``."""
+    kind, content = entry["type"], dict(entry["fields"])
+    if kind == ProductBelief.__name__:
+        content["marginals"] = tuple(decoded_belief(one) for one in content["marginals"])
+        return ProductBelief(**content)
+    if kind == TransportBelief.__name__:
+        content["prior"] = decoded_prior(content["prior"])
+        content["maps"] = tuple(decoded_map(psi) for psi in content["maps"])
+        content["pool"] = Pool(**content["pool"])
+        return TransportBelief(**content)
+    return BELIEF_TYPES[kind](**content)

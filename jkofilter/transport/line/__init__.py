@@ -1,0 +1,1 @@
+"""The quantile engine of the line."""

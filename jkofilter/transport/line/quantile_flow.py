@@ -1,0 +1,344 @@
+"""The Wasserstein gradient flow of a one-dimensional density: JKO steps put together.
+
+JKO is implicit Euler for the nodes X(s), so that higher-order integrators apply, each stage a JKO proximal step with a
+shifted centre: SDIRK2, SDIRK4, variable-step BDF2, and implicit Euler, the classical JKO step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from jkofilter._typing import Array
+from jkofilter.errors import FilterError
+from jkofilter.numerics.differences import first_difference
+from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, kink, roughness
+from jkofilter.numerics.newton import is_increasing
+from jkofilter.transport.line.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
+from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
+
+Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+
+MAX_COARSENESS = 1.8
+MAX_ROUGHNESS = 1.7
+"""Ratio of neighbouring node spacings from which finite differences need fresh nodes."""
+
+TORN = 2.5
+"""Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
+
+MAX_KINK = 0.015
+_FORGETTING = (2, 4, 8, 16, 32, 64)
+"""Steps after which a kinked density gets fresh nodes."""
+
+MAX_MASS_DEFECT = 1e-3
+MAX_GROWTH = 2.5
+MIN_STEP = 1e-13
+"""Shortest step tried, relative to the time that has passed."""
+
+PATIENCE = 200
+"""Attempts after which steps have to have grown, or to have gone PROGRESS times the longest step."""
+
+PROGRESS = 1e-3
+
+Slopes: TypeAlias = Callable[[Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileDensity:
+    """A density on the line, known at increasing nodes.
+
+    Attributes:
+        x: nodes, (n,).
+        log_density: normalised, at the nodes, (n,).
+    """
+
+    x: Array
+    log_density: Array
+
+    @property
+    def log_mass(self) -> Array:
+        """Log mass per unit of the node index, (n,)."""
+        return self.log_density + np.log(first_difference(self.x))
+
+    def evaluator(self) -> Callable[[Array], Array]:
+        """The log density as a function: cubic spline inside, quadratic tails beyond the last nodes."""
+        spline = CubicSpline(self.x, self.log_density)
+        return lambda points: continue_log_density(self.x, self.log_density, points, spline(points))
+
+
+def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
+    """The density scaled to mass one, and the log of the mass it had.
+
+    The sum over nodes is the trapezoid rule in the node index; it converges faster than any power of 1/n because the
+    mass vanishes at both ends.
+    """
+    log_mass = log_density + np.log(first_difference(x))
+    top = log_mass.max()
+    log_total = float(top + np.log(np.exp(log_mass - top).sum()))
+    return QuantileDensity(x, log_density - log_total), log_total
+
+
+def remeshed(density: QuantileDensity, nodes: int) -> QuantileDensity:
+    """The same density on fresh nodes, normalised.
+
+    Raises:
+        FilterError: the nodes no longer resolve the density, so that mass would be lost.
+    """
+    lost = f"{nodes} nodes cannot carry this density (a remesh would change its mass); use more nodes."
+    try:
+        fresh, log_total = normalised(*adapt(density.evaluator(), density.x, nodes, passes=2))
+    except FloatingPointError as error:
+        raise FilterError(lost) from error
+    if not abs(log_total) < MAX_MASS_DEFECT:
+        raise FilterError(lost)
+    return fresh
+
+
+def _needs_remesh(x: Array, log_density: Array) -> bool:
+    return coarseness(x, log_density) > MAX_COARSENESS or roughness(x) > MAX_ROUGHNESS
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How a flow is stepped.
+
+    Attributes:
+        step: longest time step.
+        scheme: integrator.
+        tolerance: bound on the estimated change of log density (rms, nats) that one step gets wrong; None for fixed
+            steps, which are then halved only where a stage fails.
+        nodes: how many.
+    """
+
+    step: float
+    scheme: Scheme
+    tolerance: float | None
+    nodes: int
+
+
+@dataclass(frozen=True)
+class FlowStats:
+    """Counts over one flow."""
+
+    steps: int = 0
+    halvings: int = 0
+    newton_iterations: int = 0
+    remeshes: int = 0
+    shortest_step: float = math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Where the flow is: nodes, velocity, a guess at its rate of change; one step earlier (BDF2)."""
+
+    x: Array
+    velocity: Array
+    acceleration: Array | None = None
+    earlier_x: Array | None = None
+    earlier_velocity: Array | None = None
+    earlier_step: float = 0.0
+
+    def relabelled(self, x: Array) -> _Point:
+        """The same histories at other nodes."""
+
+        inside = np.clip(x, self.x[0], self.x[-1])
+
+        def moved(values: Array) -> Array:
+            return np.asarray(CubicSpline(self.x, values)(inside))
+
+        if self.earlier_x is None or self.earlier_velocity is None:
+            return _Point(x, moved(self.velocity))
+        # Nodes beyond the old ends move with the end, which keeps the earlier map increasing there.
+        earlier = moved(self.earlier_x) + (x - inside)
+        if not is_increasing(earlier):
+            return _Point(x, moved(self.velocity))
+        earlier_velocity = moved(self.earlier_velocity)
+        return _Point(x, moved(self.velocity), None, earlier, earlier_velocity, self.earlier_step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A candidate step: the new point, its local error (nats), Newton iterations."""
+
+    point: _Point
+    error: float
+    iterations: int
+
+
+def _ahead(point: _Point, h: float) -> Array:
+    """Taylor guess of the nodes ``h`` later."""
+    guess = point.x + h * point.velocity
+    return guess if point.acceleration is None else guess + (0.5 * h * h) * point.acceleration
+
+
+def _implicit_euler(law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    solved = proximal_step(law, point.x, tau, _ahead(point, tau))
+    change = solved.velocity - point.velocity
+    error = law.strain_norm(solved.factors.solve(0.5 * tau * change), solved.x)
+    return _Attempt(_Point(solved.x, solved.velocity, change / tau), error, solved.iterations)
+
+
+def _sdirk(tableau: SDIRK, law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    """One step of a stiffly accurate diagonally implicit method: every stage is a JKO step from a shifted centre."""
+    h = tau * tableau.diagonal
+    velocities: list[Array] = []
+    iterations = 0
+    solved: Proximal | None = None
+    for row, node in zip(tableau.lower, tableau.nodes, strict=True):
+        centre = point.x + tau * _combined(row, velocities)
+        solved = proximal_step(law, centre, h, _stage_guess(point, tau, node, tableau.nodes, velocities))
+        velocities.append(solved.velocity)
+        iterations += solved.iterations
+    assert solved is not None
+    defect = tau * (tableau.gap[0] * point.velocity + _combined(tableau.gap[1:], velocities))
+    # Solving with the step matrix damps the stiff part of the estimate, which the L-stable step damps as well.
+    error = law.strain_norm(solved.factors.solve(defect), solved.x)
+    slope = (velocities[-1] - velocities[-2]) / (tau * (tableau.nodes[-1] - tableau.nodes[-2]))
+    return _Attempt(_Point(solved.x, solved.velocity, slope), error, iterations)
+
+
+def _combined(weights: tuple[float, ...], velocities: list[Array]) -> Array | float:
+    return sum((w * v for w, v in zip(weights, velocities, strict=False) if w != 0.0), 0.0)
+
+
+def _stage_guess(point: _Point, tau: float, node: float, nodes: tuple[float, ...], velocities: list[Array]) -> Array:
+    """Nodes at a stage from the velocities known so far: their linear interpolant integrated from the step's start."""
+    h = node * tau
+    if not velocities:
+        return _ahead(point, h)
+    if point.acceleration is None:
+        return point.x + h * velocities[-1]
+    bend = (velocities[-1] - point.velocity) / (nodes[len(velocities) - 1] * tau)
+    return point.x + h * point.velocity + (0.5 * h * h) * bend
+
+
+def _bdf2(law: LabelledMass, point: _Point, tau: float) -> _Attempt:
+    if point.earlier_x is None or point.earlier_velocity is None:
+        start = _sdirk(SDIRK2, law, point, tau)
+        after = replace(start.point, earlier_x=point.x, earlier_velocity=point.velocity, earlier_step=tau)
+        return replace(start, point=after)
+    ratio = tau / point.earlier_step
+    scale = 1.0 + 2.0 * ratio
+    centre = point.x + (ratio * ratio / scale) * (point.x - point.earlier_x)
+    solved = proximal_step(law, centre, tau * (1.0 + ratio) / scale, _ahead(point, tau))
+    change = (solved.velocity - point.velocity) / tau
+    earlier_change = (point.velocity - point.earlier_velocity) / point.earlier_step
+    span = tau + point.earlier_step
+    # The local error is tau h span / 6 times the third derivative of X, which is twice the divided difference of the
+    # velocity, (change - earlier_change) / span; what one step adds to the global error is tau / h of that.
+    defect = (change - earlier_change) * (tau * tau / 3.0)
+    error = law.strain_norm(solved.factors.solve(defect), solved.x)
+    acceleration = change + (change - earlier_change) * (tau / span)
+    after = _Point(solved.x, solved.velocity, acceleration, point.x, point.velocity, tau)
+    return _Attempt(after, error, solved.iterations)
+
+
+_STEPS: dict[str, Callable[[LabelledMass, _Point, float], _Attempt]] = {
+    "implicit-euler": _implicit_euler,
+    "sdirk2": partial(_sdirk, SDIRK2),
+    "sdirk4": partial(_sdirk, SDIRK4),
+    "bdf2": _bdf2,
+}
+_ERROR_ORDERS = {"implicit-euler": 2, "sdirk2": 3, "sdirk4": 4, "bdf2": 3}
+
+
+@dataclass
+class _Watch:
+    """Notices a flow that gets nowhere, as where the law runs off to infinity in a finite time.
+
+    After a sharp reading steps are short as well, but grow.
+
+    Attributes:
+        least: time that has to pass within PATIENCE attempts, unless steps have grown.
+    """
+
+    least: float
+    attempts: int = 0
+    clock: float = 0.0
+    tau: float = 0.0
+
+    def stalled(self, clock: float, tau: float) -> bool:
+        """To be asked before every attempt."""
+        stalled = False
+        if self.attempts % PATIENCE == 0:
+            stalled = self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
+            self.clock, self.tau = clock, tau
+        self.attempts += 1
+        return stalled
+
+
+def flow(
+    density: QuantileDensity, duration: float, slopes: Slopes, beta: float, settings: FlowSettings
+) -> tuple[QuantileDensity, FlowStats]:
+    """The density ``duration`` later under dX = -V'(X) dt + sqrt(2/beta) dW.
+
+    Args:
+        density: where to start.
+        duration: positive, time.
+        slopes: maps states (n,) to (V', V'').
+        beta: inverse temperature.
+        settings: step, scheme, tolerance, nodes.
+
+    Raises:
+        FilterError: no step, however short, converges.
+    """
+    stats = FlowStats()
+    if _needs_remesh(density.x, density.log_density):
+        density, stats = remeshed(density, settings.nodes), replace(stats, remeshes=1)
+    law = LabelledMass(density.log_mass, slopes, beta)
+    point = _Point(density.x, law.velocity(density.x))
+    tau, clock = _first_step(law, point, settings), 0.0
+    watch = _Watch(PROGRESS * min(settings.step, duration))
+    attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
+    while clock < duration:
+        tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
+        if tau < MIN_STEP * clock or watch.stalled(clock, tau):
+            raise FilterError(
+                f"JKO steps shrink to nothing at {clock:g} time units into the prediction; check that the potential "
+                "is smooth and confines the state."
+            )
+        try:
+            attempt = attempt_step(law, point, tau)
+            if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
+                raise StepFailedError("the step tears the mesh")
+        except StepFailedError:
+            stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
+            point = replace(point, earlier_x=None, earlier_velocity=None)
+            continue
+        growth = MAX_GROWTH
+        if settings.tolerance is not None:
+            growth = min(MAX_GROWTH, 0.9 * (settings.tolerance / max(attempt.error, 1e-300)) ** power)
+            if attempt.error > settings.tolerance:
+                stats, tau = replace(stats, halvings=stats.halvings + 1), max(growth, 0.2) * tau
+                continue
+        clock, point = (duration if duration - clock <= tau * 1.000001 else clock + tau), attempt.point
+        stats = replace(
+            stats,
+            steps=stats.steps + 1,
+            newton_iterations=stats.newton_iterations + attempt.iterations,
+            shortest_step=min(stats.shortest_step, tau),
+        )
+        tau = min(settings.step, tau * growth)
+        log_density = law.log_density(point.x)
+        # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
+        forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
+        if forget or _needs_remesh(point.x, log_density):
+            density = remeshed(QuantileDensity(point.x, log_density), settings.nodes)
+            point, law = point.relabelled(density.x), LabelledMass(density.log_mass, slopes, beta)
+            stats = replace(stats, remeshes=stats.remeshes + 1)
+    return QuantileDensity(point.x, law.log_density(point.x)), stats
+
+
+def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> float:
+    """A first step short against the time in which the density changes by its own size."""
+    if settings.tolerance is None:
+        return settings.step
+    rate = law.strain_norm(point.velocity, point.x)
+    return min(0.5 * settings.step, 0.2 / rate) if math.isfinite(rate) and rate > 0 else settings.step

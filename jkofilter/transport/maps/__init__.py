@@ -1,0 +1,1 @@
+"""Families of convex potentials, whose gradients are the maps."""
