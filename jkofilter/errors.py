@@ -1,4 +1,4 @@
-"""The two errors of the toolkit."""
+"""The errors of the toolkit: of what a user gives, and of what a filter's own numbers come to."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class FilterError(RuntimeError):
     """A filter step failed on valid input (no convergence, every likelihood zero); the belief before it is intact."""
+
+
+class NumericalError(FilterError):
+    """Numbers broke down in a routine that knows neither time nor reading; whoever takes the step adds both."""

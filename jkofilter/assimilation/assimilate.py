@@ -129,7 +129,7 @@ def assimilate(
     mover = Mover(settings.moves, settings.sweeps, settings.auxiliary, generator)
     end = tempered(space, swarm, log_likelihood, settings.ess, mover)
     pool = _posterior_pool(space, end.swarm, log_likelihood, end.log_evidence)
-    laws = _candidates(pool, _directions(belief), settings, generator)
+    laws = _candidates(pool, ridge_directions(belief), settings, generator)
     trial = _closest(space, pool, laws, log_likelihood, settings, generator)
     if not trial.agreement >= LOST:
         raise FilterError(
@@ -154,7 +154,7 @@ def assimilate(
     )
 
 
-def _directions(belief: TransportBelief) -> Points:
+def ridge_directions(belief: TransportBelief) -> Points:
     """Ridge directions of the last map, in which the law is likely to be bent still."""
     for psi in reversed(belief.maps):
         if isinstance(psi, RidgeSpline) and len(psi.ridges.directions):

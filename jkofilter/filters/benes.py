@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +14,7 @@ from jkofilter.beliefs.benes import BenesBelief, log_cosh
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
+from jkofilter.filters.checks import predicting, present_reading, require_model, updating
 from jkofilter.models.checks import as_tensor
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import LogCosh
@@ -72,8 +71,7 @@ class BenesFilter(Runnable):
     model: StateSpaceModel
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
+        require_model(self.model)
         potential, beta = self.model.sde.potential, float(self.model.sde.beta)
         if not isinstance(potential, LogCosh) or potential.dim != 1 or abs(potential.beta - beta) > _SAME * beta:
             raise InputError(
@@ -122,13 +120,12 @@ class BenesFilter(Runnable):
         Raises:
             InputError: another filter's belief, or a bad duration.
         """
-        start = perf_counter()
-        now, duration = checked_belief(belief, BenesBelief), checked_duration(duration)
-        if duration == 0:
-            return now, StepInfo(status="skipped")
+        return predicting(belief, BenesBelief, duration, self._later)
+
+    def _later(self, now: BenesBelief, duration: float) -> tuple[BenesBelief, StepInfo]:
         variance = now.variance + self.model.sde.variance_rate() * duration
         after = BenesBelief(now.time + duration, now.centre, variance, now.kappa, now.log_evidence)
-        return after, StepInfo(seconds=perf_counter() - start)
+        return after, StepInfo()
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[BenesBelief, StepInfo]:
         """Condition on the components of ``y`` that are present.
@@ -136,27 +133,23 @@ class BenesFilter(Runnable):
         Raises:
             InputError: another filter's belief, or a bad reading.
         """
-        start = perf_counter()
-        now, reading = checked_belief(belief, BenesBelief), checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped")
+        return updating(belief, BenesBelief, y, self.model, self._given)
+
+    def _given(self, now: BenesBelief, reading: Tensor) -> tuple[BenesBelief, StepInfo]:
         observation = self.model.observation
         assert isinstance(observation, LinearGaussian), "construction checked the observation"
-        if reading.numel() != observation.dim:
-            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
-        present = ~torch.isnan(reading)
-        matrix = observation.matrix.to(now.centre)[present]
-        noise = observation.covariance.to(now.centre)[present][:, present]
-        innovation = reading[present] - matrix @ now.centre
-        spread = matrix @ now.variance @ matrix.mT + noise
-        weighed = torch.linalg.solve(noise, matrix)
+        present = present_reading(observation, reading, now.centre)
+        matrix = observation.matrix.to(now.centre)[present.mask]
+        innovation = present.values - matrix @ now.centre
+        spread = matrix @ now.variance @ matrix.mT + present.noise
+        weighed = torch.linalg.solve(present.noise, matrix)
         # The information form keeps the variance positive however sharp the reading.
         variance = 1 / (1 / now.variance + matrix.mT @ weighed)
         centre = now.centre + variance[0] * (weighed.mT @ innovation)
         log_evidence = gaussian_log_density(innovation, spread).item() + _log_mass(centre, variance, now.kappa)
         log_evidence -= _log_mass(now.centre, now.variance, now.kappa)
         after = BenesBelief(now.time, centre, variance, now.kappa, now.log_evidence + log_evidence)
-        return after, StepInfo(log_evidence=log_evidence, seconds=perf_counter() - start)
+        return after, StepInfo(log_evidence=log_evidence)
 
 
 def _log_mass(centre: Tensor, variance: Tensor, kappa: float) -> float:

@@ -1,17 +1,146 @@
-"""Checks of what goes into a filter's steps: beliefs, durations, readings, likelihoods."""
+"""What every filter asks of its settings and before every step: beliefs, durations, readings, likelihoods."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from jkofilter._typing import Matrix
 from jkofilter.beliefs.base import Belief
-from jkofilter.errors import FilterError, InputError
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.errors import FilterError, InputError, NumericalError
+from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel
 
 B = TypeVar("B", bound=Belief)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def require_model(model: object) -> None:
+    """Raise InputError unless ``model`` is a StateSpaceModel."""
+    if not isinstance(model, StateSpaceModel):
+        raise InputError(f"model must be a StateSpaceModel(prior, sde, observation), got {type(model).__name__}.")
+
+
+def require_line_or_plane(model: StateSpaceModel, filter: str) -> None:
+    """Raise InputError unless ``model`` has one or two dimensions, as ``filter`` needs."""
+    if model.dim > 2:
+        raise InputError(
+            f"{filter} handles dim 1 and 2, but model has dim {model.dim}; use a ParticleFilter or a JKOFilter."
+        )
+
+
+def require_gaussian_noise(model: StateSpaceModel, filter: str) -> None:
+    """Raise InputError unless readings of ``model`` are a function of the state plus Gaussian noise."""
+    if not isinstance(model.observation, NonlinearGaussian):
+        raise InputError(
+            f"model has the observation {type(model.observation).__name__}, but {filter} needs NonlinearGaussian or "
+            "LinearGaussian; use ParticleFilter or JKOFilter."
+        )
+
+
+def require_positive(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is a number above zero and finite."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise InputError(f"{name} must be positive and finite, got {value!r}.")
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Raise InputError unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def predicting(
+    belief: Belief, kind: type[B], duration: float, step: Callable[[B, float], tuple[B, StepInfo]]
+) -> tuple[B, StepInfo]:
+    """What ``step`` makes of a belief and a duration once both can be used, with the wall time it took.
+
+    Args:
+        belief: the law now.
+        kind: of the filter's own beliefs.
+        duration: in the SDE's unit; zero is skipped.
+        step: the prediction.
+
+    Raises:
+        InputError: another filter's belief, or a bad duration.
+        FilterError: numbers break down in the step; names the time.
+    """
+    start = perf_counter()
+    now, duration = checked_belief(belief, kind), checked_duration(duration)
+    if duration == 0.0:
+        return now, StepInfo(status="skipped")
+    try:
+        after, info = step(now, duration)
+    except NumericalError as error:
+        raise FilterError(predicting_from(now.time, error)) from error
+    return after, replace(info, seconds=perf_counter() - start)
+
+
+def updating(
+    belief: Belief, kind: type[B], y: Tensor, model: StateSpaceModel, step: Callable[[B, Tensor], tuple[B, StepInfo]]
+) -> tuple[B, StepInfo]:
+    """What ``step`` makes of a belief and a reading once both can be used, with the wall time it took.
+
+    Args:
+        belief: the law before.
+        kind: of the filter's own beliefs.
+        y: the reading, (p,); one that is all NaN is skipped.
+        model: gives dtype and device.
+        step: Bayes' rule; its reading (p,) has at least one component that is not NaN, and none infinite.
+
+    Raises:
+        InputError: another filter's belief, or a bad reading.
+        FilterError: numbers break down in the step; names the time and the reading.
+    """
+    start = perf_counter()
+    now, reading = checked_belief(belief, kind), checked_reading(y, model)
+    if reading is None:
+        return now, StepInfo(status="skipped")
+    try:
+        after, info = step(now, reading)
+    except NumericalError as error:
+        raise FilterError(on_occasion(error, reading, now.time)) from error
+    return after, replace(info, seconds=perf_counter() - start)
+
+
+@dataclass(frozen=True, eq=False)
+class PresentReading:
+    """The k components of a reading that are there.
+
+    Attributes:
+        mask: which of the p they are, (p,).
+        values: (k,).
+        noise: their covariance given the state, (k, k).
+    """
+
+    mask: Tensor
+    values: Tensor
+    noise: Matrix
+
+
+def present_reading(observation: NonlinearGaussian, reading: Tensor, like: Tensor) -> PresentReading:
+    """What is there of a reading (p,) with Gaussian noise, in the type and on the device of ``like``.
+
+    Raises:
+        InputError: the reading has another length than the sensor.
+    """
+    if reading.numel() != observation.dim:
+        raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
+    mask = ~torch.isnan(reading)
+    return PresentReading(mask, reading[mask], observation.covariance.to(like)[mask][:, mask])
 
 
 def checked_belief(belief: Belief, kind: type[B]) -> B:
@@ -32,7 +161,7 @@ def checked_duration(duration: float) -> float:
         InputError: negative or not finite.
     """
     value = float(duration)
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < math.inf:
         raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
     return value
 
@@ -67,6 +196,9 @@ def as_reading(y: Any, model: StateSpaceModel) -> Tensor:
         raise InputError(f"y must be a number or numbers, NaN where one is missing, got {type(y).__name__}.") from error
 
 
+# --- likelihoods -----------------------------------------------------------------------------------------------------
+
+
 def checked_log_likelihood(model: StateSpaceModel, y: Tensor, x: Tensor, time: float) -> Tensor:
     """log p(y | x) at all points of a belief, free of NaN and +inf, and not all -inf.
 
@@ -74,7 +206,7 @@ def checked_log_likelihood(model: StateSpaceModel, y: Tensor, x: Tensor, time: f
         FilterError: the likelihood is NaN or infinite somewhere, or zero everywhere; names the time and the reading.
     """
     value = log_likelihood_without_nan(model, y, x, time)
-    if (value == -float("inf")).all():
+    if (value == -math.inf).all():
         raise FilterError(f"the likelihood is zero at every point of the belief {occasion(y, time)}.")
     return value
 
@@ -86,11 +218,25 @@ def log_likelihood_without_nan(model: StateSpaceModel, y: Tensor, x: Tensor, tim
         FilterError: the likelihood is NaN or infinite somewhere; names the time and the reading.
     """
     value = model.log_likelihood(y, x)
-    if torch.isnan(value).any() or (value == float("inf")).any():
+    if torch.isnan(value).any() or (value == math.inf).any():
         raise FilterError(f"log_likelihood is NaN or infinite {occasion(y, time)}; check the observation model.")
     return value
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
 
 
 def occasion(y: Tensor, time: float) -> str:
     """When and for which reading something went wrong, for the message."""
     return f"at time {time:g} for reading {y.tolist()}"
+
+
+def on_occasion(error: Exception, y: Tensor, time: float) -> str:
+    """The message of an error with the occasion in it, if it does not tell it already."""
+    message, where = str(error), occasion(y, time)
+    return message if where in message else f"{message.removesuffix('.')} {where}."
+
+
+def predicting_from(time: float, error: Exception) -> str:
+    """The message of an error in a prediction, with the time at which it set out."""
+    return f"predicting from time {time:g}: {error}"

@@ -11,6 +11,16 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.models.state_space import StateSpaceModel
 
 
+def failed(info: StepInfo) -> bool:
+    """Whether a step went wrong and kept the belief it was given, as under ``on_failure="report"``."""
+    return info.status not in ("ok", "skipped")
+
+
+def joined(*notes: str) -> str:
+    """Notes as one; empty ones leave no trace."""
+    return "; ".join(note for note in notes if note)
+
+
 @runtime_checkable
 class Filter(Protocol):
     """A frozen dataclass of a model and settings; all state lives in the beliefs that go in and out."""

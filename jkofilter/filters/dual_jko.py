@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from jkofilter.baselines.dual_jko import DualSettings, stepper
 from jkofilter.baselines.stepped import Stepper
-from jkofilter.filters.tabulated import TabulatedFilter
+from jkofilter.filters.proximal_recursion import ProximalRecursionFilter
 
 
 @dataclass(frozen=True)
-class DualJKOFilter(TabulatedFilter):
+class DualJKOFilter(ProximalRecursionFilter):
     """Filter on the line or the plane by dual JKO steps (Frogner & Poggio, AISTATS 2020).
 
     Between readings the law is carried by ``jkofilter.baselines.dual_jko.dual_step``, of first order in the step.
@@ -18,7 +18,7 @@ class DualJKOFilter(TabulatedFilter):
     Attributes:
         model: what is tracked, d = 1 or 2.
         step: longest time step, in the SDE's unit.
-        cells: of the table along each coordinate, at least; None takes 1000 on the line, 100 by 100 on the plane.
+        cells: of the grid along each coordinate, at least; None takes 1000 on the line, 100 by 100 on the plane.
         settings: how a step is solved.
 
     Raises:

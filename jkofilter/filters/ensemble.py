@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import Generator, Tensor
@@ -12,9 +11,17 @@ from torch import Generator, Tensor
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
+from jkofilter.filters.checks import (
+    predicting,
+    present_reading,
+    require_count,
+    require_gaussian_noise,
+    require_model,
+    require_positive,
+    updating,
+)
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.draws import standard_normal
@@ -43,17 +50,10 @@ class EnsembleKalmanFilter(Runnable):
     substep: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
-        if not isinstance(self.model.observation, NonlinearGaussian):
-            raise InputError(
-                f"model has the observation {type(self.model.observation).__name__}, but EnsembleKalmanFilter needs "
-                "NonlinearGaussian or LinearGaussian; use ParticleFilter or JKOFilter."
-            )
-        if not isinstance(self.members, int) or self.members < 2:
-            raise InputError(f"members must be an integer of 2 or more, got {self.members!r}.")
-        if not 0 < self.substep < math.inf:
-            raise InputError(f"substep must be positive and finite, got {self.substep!r}.")
+        require_model(self.model)
+        require_gaussian_noise(self.model, "EnsembleKalmanFilter")
+        require_count("members", self.members, 2)
+        require_positive("substep", self.substep)
 
     def init(self, generator: Generator) -> ParticleBelief:
         """Draws of the prior, equally weighted as they stay."""
@@ -66,18 +66,20 @@ class EnsembleKalmanFilter(Runnable):
             InputError: another filter's belief, or a bad duration.
             FilterError: a member left the finite numbers.
         """
-        start = perf_counter()
-        now = checked_belief(belief, ParticleBelief)
-        duration = checked_duration(duration)
-        if duration == 0:
-            return now, StepInfo(status="skipped")
+
+        def step(now: ParticleBelief, duration: float) -> tuple[ParticleBelief, StepInfo]:
+            return self._later(now, duration, generator)
+
+        return predicting(belief, ParticleBelief, duration, step)
+
+    def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         x = euler_maruyama(self.model.sde, now.particles, duration, self.substep, generator)
         if not torch.isfinite(x).all():
             raise FilterError(
                 f"substep {self.substep:g} is too long for this potential: a member blew up between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             )
-        return self._belief(now.time + duration, x, now.log_evidence), StepInfo(seconds=perf_counter() - start)
+        return self._belief(now.time + duration, x, now.log_evidence), StepInfo()
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Shift every member by the gain times its own perturbed innovation; evidence of the Gaussian fit.
@@ -86,35 +88,33 @@ class EnsembleKalmanFilter(Runnable):
             InputError: another filter's belief, or a bad reading.
             FilterError: the observation function is not finite at a member.
         """
-        start = perf_counter()
-        now = checked_belief(belief, ParticleBelief)
-        reading = checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped")
+
+        def step(now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
+            return self._given(now, reading, generator)
+
+        return updating(belief, ParticleBelief, y, self.model, step)
+
+    def _given(self, now: ParticleBelief, reading: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         observation = self.model.observation
         assert isinstance(observation, NonlinearGaussian), "construction checked the observation"
-        if reading.numel() != observation.dim:
-            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
-        present = ~torch.isnan(reading)
-        target = reading[present]
         x = now.particles
-        noise = observation.covariance.to(x)[present][:, present]
-        foreseen = observation.predict(x)[:, present]
+        present = present_reading(observation, reading, x)
+        foreseen = observation.predict(x)[:, present.mask]
         if not torch.isfinite(foreseen).all():
             raise FilterError(f"observation function is not finite at a member at time {now.time:g}; check it.")
         states, readings = x - x.mean(0), foreseen - foreseen.mean(0)
-        innovation_covariance = symmetrised(readings.mT @ readings / (self.members - 1)) + noise
+        innovation_covariance = symmetrised(readings.mT @ readings / (self.members - 1)) + present.noise
         cross = readings.mT @ states / (self.members - 1)
         factor, jitter = safe_cholesky(innovation_covariance)
         gain = torch.cholesky_solve(cross, factor)
         draws = standard_normal(foreseen, generator)
         # Perturbations with a mean of exactly zero leave the ensemble mean at the Kalman update of the mean.
-        perturbations = (draws - draws.mean(0)) @ safe_cholesky(noise)[0].mT
-        x = x + (target + perturbations - foreseen) @ gain
-        increment = gaussian_log_density(target - foreseen.mean(0), innovation_covariance).item()
+        perturbations = (draws - draws.mean(0)) @ safe_cholesky(present.noise)[0].mT
+        x = x + (present.values + perturbations - foreseen) @ gain
+        increment = gaussian_log_density(present.values - foreseen.mean(0), innovation_covariance).item()
         after = self._belief(now.time, x, now.log_evidence + increment)
         details = {"jitter": jitter} if jitter else {}
-        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, details=details)
+        return after, StepInfo(log_evidence=increment, details=details)
 
     def _belief(self, time: float, x: Tensor, log_evidence: float) -> ParticleBelief:
         log_weights = torch.full((x.shape[0],), -math.log(x.shape[0]), dtype=x.dtype, device=x.device)

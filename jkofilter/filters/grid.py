@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time as clock
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -15,13 +14,19 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
-from jkofilter.beliefs.grid import GridBelief
-from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
-from jkofilter.filters.on_grid import log_prior, tabulated_belief, tabulated_prior
+from jkofilter.filters.checks import (
+    checked_log_likelihood,
+    occasion,
+    predicting,
+    require_line_or_plane,
+    require_model,
+    require_positive,
+    updating,
+)
+from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, log_prior, prior_on_grid
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
@@ -69,22 +74,16 @@ class GridFilter(Runnable):
     step: float = 0.005
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError("model must be a StateSpaceModel(prior, sde, observation).")
-        if self.model.dim > 2:
-            raise InputError(
-                f"GridFilter handles dim 1 and 2, but model has dim {self.model.dim}; "
-                "use a ParticleFilter or a JKOFilter."
-            )
+        require_model(self.model)
+        require_line_or_plane(self.model, "GridFilter")
         object.__setattr__(self, "cells", _checked_cells(self.cells, self.model.dim))
-        if not isinstance(self.step, int | float) or not 0 < self.step < math.inf:
-            raise InputError(f"step must be positive and finite, got {self.step!r}.")
+        require_positive("step", self.step)
         if self.bounds is not None:
             object.__setattr__(self, "bounds", _checked_bounds(self.bounds, self.model.dim))
             # Building it here reports a potential that is not finite within the bounds at construction.
             _ = self._closed_operator
 
-    def init(self, generator: Generator) -> GridBelief | GridBelief2D:
+    def init(self, generator: Generator) -> OnGrid:
         """The prior on cells.
 
         Raises:
@@ -95,25 +94,22 @@ class GridFilter(Runnable):
             log_density = log_prior(self.model, grid.points).reshape(grid.shape)
             cure = "bounds hold no mass of the prior; choose bounds around it."
         else:
-            grid, log_density = tabulated_prior(self.model, self._asked, self._reach)
+            grid, log_density = prior_on_grid(self.model, self._asked, self._reach)
             cure = "prior has zero density all around its mean; give one that can be evaluated."
         if not np.isfinite(log_density.max()):
             raise InputError(cure)
         return self._belief(grid, log_density, 0.0, 0.0)
 
-    def predict(
-        self, belief: Belief, duration: float, generator: Generator
-    ) -> tuple[GridBelief | GridBelief2D, StepInfo]:
+    def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[OnGrid, StepInfo]:
         """The law ``duration`` later.
 
         Raises:
             InputError: the potential is not finite where the law has arrived.
         """
-        now = self._own(belief)
-        duration = checked_duration(duration)
-        if duration == 0.0:
-            return now, StepInfo(status="skipped")
-        start = clock.perf_counter()
+        return predicting(belief, self._kind, duration, self._later)
+
+    def _later(self, now: OnGrid, duration: float) -> tuple[OnGrid, StepInfo]:
+        self._require_own_grid(now)
         grid, log_density = now.grid, as_array(now.log_density)
         scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))
         age = 0.5 * float(self.model.sde.beta) * scale**2
@@ -131,19 +127,18 @@ class GridFilter(Runnable):
             "regrids": regrids,
             "cells": math.prod(grid.shape),
         }
-        return after, StepInfo(seconds=clock.perf_counter() - start, details=details)
+        return after, StepInfo(details=details)
 
-    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[GridBelief | GridBelief2D, StepInfo]:
+    def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[OnGrid, StepInfo]:
         """The law given a reading; without ``bounds``, on a grid fitted to it.
 
         Raises:
             FilterError: the likelihood is NaN, or zero wherever the law has mass.
         """
-        now = self._own(belief)
-        reading = checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped")
-        start = clock.perf_counter()
+        return updating(belief, self._kind, y, self.model, self._given)
+
+    def _given(self, now: OnGrid, reading: Tensor) -> tuple[OnGrid, StepInfo]:
+        self._require_own_grid(now)
 
         def log_likelihood(x: Array) -> Array:
             with torch.no_grad():
@@ -156,13 +151,13 @@ class GridFilter(Runnable):
             grid, log_density = fit(lambda x: now.evaluate(x) + log_likelihood(x), grid, self._asked, self._reach)
         if not np.isfinite(log_density.max()):
             raise FilterError(
-                f"the likelihood is zero wherever the belief has mass at time {now.time:g} for reading "
-                f"{reading.tolist()}; check the reading, or leave bounds out."
+                f"the likelihood is zero wherever the belief has mass {occasion(reading, now.time)}; "
+                "check the reading, or leave bounds out."
             )
         increment = float(logsumexp(log_density)) + math.log(grid.volume)
         after = self._belief(grid, log_density, now.time, now.log_evidence + increment)
         details = {"cells": math.prod(grid.shape)}
-        return after, StepInfo(log_evidence=increment, seconds=clock.perf_counter() - start, details=details)
+        return after, StepInfo(log_evidence=increment, details=details)
 
     @property
     def _reach(self) -> Reach:
@@ -178,17 +173,17 @@ class GridFilter(Runnable):
         grading = _GRADED_CELLS / min(self._asked)
         return grading if self.model.dim == 1 else min(grading, _LONGEST_GRADED)
 
-    def _own(self, belief: Belief) -> GridBelief | GridBelief2D:
-        """``belief`` once it is of this filter's making."""
-        now: GridBelief | GridBelief2D
-        now = checked_belief(belief, GridBelief) if self.model.dim == 1 else checked_belief(belief, GridBelief2D)
-        if self.bounds is not None and now.grid != self._closed_grid:
-            raise InputError("belief must lie on this filter's own bounds and cells; start from its init().")
-        return now
+    @property
+    def _kind(self) -> type[OnGrid]:
+        return kind_of_belief(self.model)
 
-    def _belief(self, grid: Grid, log_density: Array, time: float, log_evidence: float) -> GridBelief | GridBelief2D:
+    def _require_own_grid(self, belief: OnGrid) -> None:
+        if self.bounds is not None and belief.grid != self._closed_grid:
+            raise InputError("belief must lie on this filter's own bounds and cells; start from its init().")
+
+    def _belief(self, grid: Grid, log_density: Array, time: float, log_evidence: float) -> OnGrid:
         closed = self.bounds is not None
-        return tabulated_belief(self.model, grid, log_density, time, log_evidence, closed)[0]
+        return belief_on_grid(self.model, grid, log_density, time, log_evidence, closed)[0]
 
     def _points(self, x: Array) -> Tensor:
         return torch.as_tensor(x, dtype=torch.float64, device=self.model.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from filterpy.kalman import KalmanFilter as _FilterPyKalman
@@ -14,11 +13,11 @@ from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
+from jkofilter.filters.checks import predicting, present_reading, require_model, updating
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import Quadratic
 from jkofilter.models.state_space import StateSpaceModel
-from jkofilter.numerics.linalg import gaussian_log_density, gaussian_prior_moments, symmetrised
+from jkofilter.numerics.linalg import gaussian_log_density, gaussian_prior_moments, spd_inverse, symmetrised
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class KalmanFilter(Runnable):
     model: StateSpaceModel
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
+        require_model(self.model)
         if not isinstance(self.model.sde.potential, Quadratic):
             raise InputError(
                 f"model has the potential {type(self.model.sde.potential).__name__}, but KalmanFilter needs Quadratic; "
@@ -74,11 +72,9 @@ class KalmanFilter(Runnable):
         Raises:
             InputError: another filter's belief, or a bad duration.
         """
-        start = perf_counter()
-        now = checked_belief(belief, GaussianBelief)
-        duration = checked_duration(duration)
-        if duration == 0:
-            return now, StepInfo(status="skipped")
+        return predicting(belief, GaussianBelief, duration, self._later)
+
+    def _later(self, now: GaussianBelief, duration: float) -> tuple[GaussianBelief, StepInfo]:
         centre, flow, noise = self._transition(duration, now.mean)
         engine = _engine(now.mean - centre, now.covariance, 1)
         engine.predict(F=flow.cpu().numpy(), Q=noise.cpu().numpy())
@@ -88,7 +84,7 @@ class KalmanFilter(Runnable):
             symmetrised(torch.from_numpy(engine.P).to(centre)),
             now.log_evidence,
         )
-        return after, StepInfo(seconds=perf_counter() - start)
+        return after, StepInfo()
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[GaussianBelief, StepInfo]:
         """Condition on the components of ``y`` that are present; evidence from the innovation.
@@ -96,29 +92,25 @@ class KalmanFilter(Runnable):
         Raises:
             InputError: another filter's belief, or a bad reading.
         """
-        start = perf_counter()
-        now = checked_belief(belief, GaussianBelief)
-        reading = checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped")
+        return updating(belief, GaussianBelief, y, self.model, self._given)
+
+    def _given(self, now: GaussianBelief, reading: Tensor) -> tuple[GaussianBelief, StepInfo]:
         observation = self.model.observation
         assert isinstance(observation, LinearGaussian), "construction checked the observation"
-        if reading.numel() != observation.dim:
-            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
-        present = ~torch.isnan(reading)
-        matrix = observation.matrix.to(now.mean)[present]
-        noise = observation.covariance.to(now.mean)[present][:, present]
-        engine = _engine(now.mean, now.covariance, int(present.sum()))
-        engine.update(reading[present].cpu().numpy(), R=noise.cpu().numpy(), H=matrix.cpu().numpy())
-        innovation = reading[present] - matrix @ now.mean
-        increment = gaussian_log_density(innovation, symmetrised(matrix @ now.covariance @ matrix.mT) + noise).item()
+        present = present_reading(observation, reading, now.mean)
+        matrix = observation.matrix.to(now.mean)[present.mask]
+        innovation = present.values - matrix @ now.mean
+        spread = symmetrised(matrix @ now.covariance @ matrix.mT) + present.noise
+        increment = gaussian_log_density(innovation, spread).item()
+        engine = _engine(now.mean, now.covariance, len(innovation))
+        engine.update(present.values.cpu().numpy(), R=present.noise.cpu().numpy(), H=matrix.cpu().numpy())
         after = GaussianBelief(
             now.time,
             torch.from_numpy(engine.x).to(now.mean),
             symmetrised(torch.from_numpy(engine.P).to(now.mean)),
             now.log_evidence + increment,
         )
-        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start)
+        return after, StepInfo(log_evidence=increment)
 
     def _transition(self, duration: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centre b, flow e^{-A t} and noise covariance (beta A)^-1 (I - e^{-2 A t}), by eigenvectors of A."""
@@ -133,6 +125,7 @@ class KalmanFilter(Runnable):
 
 def _engine(mean: Tensor, covariance: Tensor, readings: int) -> _FilterPyKalman:
     engine = _FilterPyKalman(dim_x=mean.numel(), dim_z=readings)
+    engine.inv = spd_inverse
     engine.x = mean.cpu().numpy().copy()
     engine.P = covariance.cpu().numpy().copy()
     return engine

@@ -1,4 +1,4 @@
-"""Laws on the line and the plane tabulated on grids: priors, densities given as functions, and what a reading makes."""
+"""Laws on grids of the line and the plane: priors, and beliefs of log densities; where to look for a prior."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jkofilter.numerics.draws import stream
 from jkofilter.numerics.grid_following import Reach, fit
 from jkofilter.numerics.grids import Axis, Grid
 
-Tabulated: TypeAlias = GridBelief | GridBelief2D
+OnGrid: TypeAlias = GridBelief | GridBelief2D
 
 _PRIOR_REACH = 40.0
 
 
-def tabulated_prior(model: StateSpaceModel, cells: tuple[int, ...], reach: Reach) -> tuple[Grid, Array]:
+def prior_on_grid(model: StateSpaceModel, cells: tuple[int, ...], reach: Reach) -> tuple[Grid, Array]:
     """The prior's log density on a grid fitted to it; -inf throughout where the search found no mass.
 
     Raises:
@@ -31,9 +31,14 @@ def tabulated_prior(model: StateSpaceModel, cells: tuple[int, ...], reach: Reach
     """
     start = [
         Axis(centre - _PRIOR_REACH * scale, centre + _PRIOR_REACH * scale, count)
-        for (centre, scale), count in zip(_location(model), cells, strict=True)
+        for (centre, scale), count in zip(location(model), cells, strict=True)
     ]
     return fit(lambda x: log_prior(model, x), Grid(tuple(start)), cells, reach)
+
+
+def kind_of_belief(model: StateSpaceModel) -> type[OnGrid]:
+    """Of the beliefs on grids in as many dimensions as the model has."""
+    return GridBelief if model.dim == 1 else GridBelief2D
 
 
 def log_prior(model: StateSpaceModel, x: Array) -> Array:
@@ -43,15 +48,15 @@ def log_prior(model: StateSpaceModel, x: Array) -> Array:
         InputError: it is NaN somewhere.
     """
     with torch.no_grad():
-        value = prior_log_prob(model.prior, torch.as_tensor(x, dtype=torch.float64, device=model.device))
+        value = prior_log_prob(model.prior, torch.as_tensor(x, dtype=model.dtype, device=model.device))
     if torch.isnan(value).any():
         raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
     return as_array(value)
 
 
-def tabulated_belief(
+def belief_on_grid(
     model: StateSpaceModel, grid: Grid, log_density: Array, time: float, log_evidence: float, closed: bool = False
-) -> tuple[Tabulated, float]:
+) -> tuple[OnGrid, float]:
     """A belief with these log densities, normalised, and the log of what they summed to before."""
     total = float(logsumexp(log_density)) + math.log(grid.volume)
     values = torch.as_tensor(log_density - total).to(device=model.device, dtype=model.dtype)
@@ -62,8 +67,12 @@ def tabulated_belief(
     return GridBelief2D(time, low, high, values, log_evidence, closed), total
 
 
-def _location(model: StateSpaceModel) -> list[tuple[float, float]]:
-    """Centre and scale of the prior's coordinates; of a thousand draws where it has no finite moments."""
+def location(model: StateSpaceModel) -> list[tuple[float, float]]:
+    """Centre and scale of each coordinate of the prior: where to look for it, not what it is.
+
+    Mean and standard deviation where the prior tells them and they are of use, else median and quartile range of a
+    thousand draws.
+    """
     try:
         centres, scales = model.prior.mean, model.prior.stddev
         if torch.isfinite(centres).all() and torch.isfinite(scales).all() and (scales > 0).all():

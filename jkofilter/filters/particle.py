@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 import torch
 from torch import Generator, Tensor
@@ -14,7 +13,15 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
+from jkofilter.filters.checks import (
+    checked_log_likelihood,
+    occasion,
+    predicting,
+    require_count,
+    require_model,
+    require_positive,
+    updating,
+)
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights
@@ -57,19 +64,15 @@ class ParticleFilter(Runnable):
     smoothing: float = 0.01
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
-        if not isinstance(self.particles, int) or self.particles < 2:
-            raise InputError(f"particles must be an integer of 2 or more, got {self.particles!r}.")
+        require_model(self.model)
+        require_count("particles", self.particles, 2)
         checked_scheme(self.resampling)
         if not 0 <= self.ess_threshold <= 1:
             raise InputError(f"ess_threshold must lie between 0 and 1, got {self.ess_threshold!r}.")
-        if not 0 < self.substep < math.inf:
-            raise InputError(f"substep must be positive and finite, got {self.substep!r}.")
+        require_positive("substep", self.substep)
         if self.density not in ("transition", "kde"):
             raise InputError(f"density must be 'transition' or 'kde', got {self.density!r}.")
-        if not 0 < self.smoothing < math.inf:
-            raise InputError(f"smoothing must be positive and finite, got {self.smoothing!r}.")
+        require_positive("smoothing", self.smoothing)
 
     def init(self, generator: Generator) -> ParticleBelief:
         """Equally weighted draws of the prior; their density is the kernel estimate."""
@@ -84,11 +87,13 @@ class ParticleFilter(Runnable):
             InputError: another filter's belief, or a bad duration.
             FilterError: a particle left the finite numbers (substep too long for the potential).
         """
-        start = perf_counter()
-        now = checked_belief(belief, ParticleBelief)
-        duration = checked_duration(duration)
-        if duration == 0:
-            return now, StepInfo(status="skipped")
+
+        def step(now: ParticleBelief, duration: float) -> tuple[ParticleBelief, StepInfo]:
+            return self._later(now, duration, generator)
+
+        return predicting(belief, ParticleBelief, duration, step)
+
+    def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         x, log_weights, resampled = self._survivors(now, generator)
         sde = self.model.sde
         lag = min(self.smoothing, duration) if self.density == "transition" else 0.0
@@ -104,7 +109,7 @@ class ParticleFilter(Runnable):
             now.time + duration, x, log_weights, now.log_evidence, kernel_means, sde.variance_rate() * lag
         )
         details = {"resampled": float(resampled)}
-        return after, StepInfo(seconds=perf_counter() - start, details=details)
+        return after, StepInfo(details=details)
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Multiply the weights by the likelihood; the evidence increment is the log of their sum.
@@ -113,15 +118,14 @@ class ParticleFilter(Runnable):
             InputError: another filter's belief, or a bad reading.
             FilterError: every particle's likelihood is zero, or one is NaN; names the time and the reading.
         """
-        start = perf_counter()
-        now = checked_belief(belief, ParticleBelief)
-        reading = checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped", ess=now.ess)
+        after, info = updating(belief, ParticleBelief, y, self.model, self._given)
+        return after, replace(info, ess=after.ess)
+
+    def _given(self, now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
         likelihood = checked_log_likelihood(self.model, reading, now.particles, now.time)
         joint = now.log_weights + likelihood
         if (joint == -math.inf).all():
-            raise FilterError(f"the likelihood is zero at every particle at time {now.time:g} for {reading.tolist()}.")
+            raise FilterError(f"the likelihood is zero at every particle {occasion(reading, now.time)}.")
         log_weights, increment = normalise_log_weights(joint)
         after = replace(
             now,
@@ -130,7 +134,7 @@ class ParticleFilter(Runnable):
             kernel_means=None,
             kernel_variance=0.0,
         )
-        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, ess=after.ess)
+        return after, StepInfo(log_evidence=increment)
 
     def _survivors(self, belief: ParticleBelief, generator: Generator) -> tuple[Tensor, Tensor, bool]:
         n = belief.particles.shape[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import as_reading, checked_belief
-from jkofilter.filters.contract import Filter
+from jkofilter.filters.checks import predicting, updating
+from jkofilter.filters.contract import Filter, failed, joined
 from jkofilter.models.state_space import StateSpaceModel
 
 
@@ -60,30 +59,42 @@ class ProductFilter(Runnable):
         return ProductBelief(tuple(one.init(generator) for one in self.coordinates), self._rotation)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[ProductBelief, StepInfo]:
-        """Every coordinate ``duration`` later."""
-        return self._each(belief, lambda one, law, _: one.predict(law, duration, generator))
+        """Every coordinate ``duration`` later.
+
+        Raises:
+            InputError: another filter's belief, or a bad duration.
+        """
+
+        def step(now: ProductBelief, duration: float) -> tuple[ProductBelief, StepInfo]:
+            return self._each(now, lambda one, law, _: one.predict(law, duration, generator))
+
+        return predicting(belief, ProductBelief, duration, step)
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ProductBelief, StepInfo]:
         """Every coordinate given its own component of the reading, (d,).
 
         Raises:
-            InputError: the reading has another length.
+            InputError: another filter's belief, or the reading has another length.
         """
-        reading = as_reading(y, self.model)
-        if reading.shape != (self.model.dim,):
-            raise InputError(f"y must hold {self.model.dim} components for this filter, got {tuple(reading.shape)}.")
-        return self._each(belief, lambda one, law, i: one.update(law, reading[i : i + 1], generator))
+
+        def step(now: ProductBelief, reading: Tensor) -> tuple[ProductBelief, StepInfo]:
+            if len(reading) != self.model.dim:
+                raise InputError(f"y must hold {self.model.dim} components for this filter, got {len(reading)}.")
+            return self._each(now, lambda one, law, i: one.update(law, reading[i : i + 1], generator))
+
+        return updating(belief, ProductBelief, y, self.model, step)
 
     def _each(
-        self, belief: Belief, step: Callable[[Filter, Any, int], tuple[Belief, StepInfo]]
+        self, now: ProductBelief, step: Callable[[Filter, Any, int], tuple[Belief, StepInfo]]
     ) -> tuple[ProductBelief, StepInfo]:
-        now, start = checked_belief(belief, ProductBelief), perf_counter()
         done = [step(one, law, i) for i, (one, law) in enumerate(zip(self.coordinates, now.marginals, strict=True))]
-        statuses = {info.status for _, info in done} - {"ok", "skipped"}
+        infos = [info for _, info in done]
+        statuses = {info.status for info in infos if failed(info)}
         if statuses:
             # Coordinates that went on without the failed one would be at another time.
-            return now, StepInfo("; ".join(sorted(statuses)), seconds=perf_counter() - start)
-        status = "ok" if any(info.status == "ok" for _, info in done) else "skipped"
-        evidence = sum(info.log_evidence for _, info in done)
+            return now, StepInfo("; ".join(sorted(statuses)))
+        status = "ok" if any(info.status == "ok" for info in infos) else "skipped"
         after = ProductBelief(tuple(law for law, _ in done), self._rotation)
-        return after, StepInfo(status, evidence, perf_counter() - start)
+        details = {"kl": sum(info.details["kl"] for info in infos)} if all("kl" in i.details for i in infos) else {}
+        notes = joined(*(f"coordinate {i}: {info.note}" for i, info in enumerate(infos) if info.note))
+        return after, StepInfo(status, sum(info.log_evidence for info in infos), details=details, note=notes)

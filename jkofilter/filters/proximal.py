@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from jkofilter.baselines.proximal import ProximalSettings, stepper
 from jkofilter.baselines.stepped import Stepper
 from jkofilter.errors import InputError
-from jkofilter.filters.tabulated import TabulatedFilter
+from jkofilter.filters.proximal_recursion import ProximalRecursionFilter
 
 
 @dataclass(frozen=True)
-class ProximalFilter(TabulatedFilter):
+class ProximalFilter(ProximalRecursionFilter):
     """Filter on the line or the plane by proximal recursion (Caluya & Halder, ACC 2019).
 
     Between readings the law is carried by ``jkofilter.baselines.proximal.proximal_step``, of first order in the step.
@@ -19,7 +19,7 @@ class ProximalFilter(TabulatedFilter):
     Attributes:
         model: what is tracked, d = 1 or 2.
         step: longest time step, in the SDE's unit.
-        cells: of the table along each coordinate, at least; None takes 1000 on the line, 100 by 100 on the plane.
+        cells: of the grid along each coordinate, at least; None takes 1000 on the line, 100 by 100 on the plane.
         settings: how a step is solved; its weighting must be "transition".
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -15,15 +14,23 @@ from torch import Generator, Tensor
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError, NumericalError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_belief, checked_duration, checked_reading
+from jkofilter.filters.checks import (
+    predicting,
+    present_reading,
+    require_gaussian_noise,
+    require_model,
+    require_positive,
+    updating,
+)
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.linalg import (
     gaussian_log_density,
     gaussian_prior_moments,
     safe_cholesky,
+    spd_inverse,
     symmetrised,
     weighted_moments,
 )
@@ -55,15 +62,9 @@ class UnscentedKalmanFilter(Runnable):
     substep: float = 0.01
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, StateSpaceModel):
-            raise InputError(f"model must be a StateSpaceModel, got {type(self.model).__name__}.")
-        if not isinstance(self.model.observation, NonlinearGaussian):
-            raise InputError(
-                f"model has the observation {type(self.model.observation).__name__}, but UnscentedKalmanFilter needs "
-                "NonlinearGaussian or LinearGaussian; use ParticleFilter or JKOFilter."
-            )
-        if not 0 < self.substep < math.inf:
-            raise InputError(f"substep must be positive and finite, got {self.substep!r}.")
+        require_model(self.model)
+        require_gaussian_noise(self.model, "UnscentedKalmanFilter")
+        require_positive("substep", self.substep)
 
     def init(self, generator: Generator) -> GaussianBelief:
         """The Gaussian with the prior's mean and covariance."""
@@ -80,68 +81,64 @@ class UnscentedKalmanFilter(Runnable):
             InputError: another filter's belief, or a bad duration.
             FilterError: the covariance left the positive definite matrices (substep too long for the potential).
         """
-        start = perf_counter()
-        now = checked_belief(belief, GaussianBelief)
-        duration = checked_duration(duration)
-        if duration == 0:
-            return now, StepInfo(status="skipped")
+        return predicting(belief, GaussianBelief, duration, self._later)
+
+    def _later(self, now: GaussianBelief, duration: float) -> tuple[GaussianBelief, StepInfo]:
         steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
         try:
             mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
-        except InputError as error:
+        except NumericalError as error:
             raise FilterError(
                 f"substep {self.substep:g} is too long for this potential: the covariance broke down between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             ) from error
         after = GaussianBelief(now.time + duration, mean, covariance, now.log_evidence)
-        details = {"substeps": float(steps), "jitter": jitter}
-        return after, StepInfo(seconds=perf_counter() - start, details=details)
+        return after, StepInfo(details={"substeps": float(steps), "jitter": jitter})
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[GaussianBelief, StepInfo]:
         """Condition on the components of ``y`` that are present; evidence of the Gaussian innovation.
 
         Raises:
             InputError: another filter's belief, or a bad reading.
-            FilterError: the observation function is not finite at a sigma point.
+            FilterError: the observation function is not finite at a sigma point, or the covariance breaks down.
         """
-        start = perf_counter()
-        now = checked_belief(belief, GaussianBelief)
-        reading = checked_reading(y, self.model)
-        if reading is None:
-            return now, StepInfo(status="skipped")
+        return updating(belief, GaussianBelief, y, self.model, self._given)
+
+    def _given(self, now: GaussianBelief, reading: Tensor) -> tuple[GaussianBelief, StepInfo]:
         observation = self.model.observation
         assert isinstance(observation, NonlinearGaussian), "construction checked the observation"
-        if reading.numel() != observation.dim:
-            raise InputError(f"y must have {observation.dim} components, got {reading.numel()}.")
-        present = ~torch.isnan(reading)
+        present = present_reading(observation, reading, now.mean)
         like = now.mean
 
         def foresee(state: np.ndarray) -> np.ndarray:
             point = torch.as_tensor(state).to(like).unsqueeze(0)
-            return observation.predict(point)[0, present].detach().cpu().numpy()
+            foreseen = observation.predict(point)[0, present.mask].detach()
+            if not torch.isfinite(foreseen).all():
+                raise FilterError(
+                    f"observation function is not finite at a sigma point at time {now.time:g}; check it."
+                )
+            return foreseen.cpu().numpy()
 
         points = _sigma_points(self.model.dim)
-        noise = observation.covariance.to(like)[present][:, present]
-        engine = _FilterPyUnscented(self.model.dim, int(present.sum()), 1.0, foresee, None, points)
+        engine = _FilterPyUnscented(self.model.dim, len(present.values), 1.0, foresee, None, points)
+        engine.inv = spd_inverse
         engine.x, engine.P = like.cpu().numpy().copy(), now.covariance.cpu().numpy().copy()
         # filterpy's update reads the sigma points its predict leaves behind; ours come straight from (m, P).
-        engine.sigmas_f = points.sigma_points(engine.x, engine.P)
-        engine.update(reading[present].cpu().numpy(), R=noise.cpu().numpy())
-        if not np.isfinite(engine.x).all():
-            raise FilterError(f"observation function is not finite at a sigma point at time {now.time:g}; check it.")
-        covariance = symmetrised(torch.from_numpy(engine.P).to(like))
-        factor, jitter = safe_cholesky(covariance)
+        offsets, _ = _offsets(now.covariance)
+        engine.sigmas_f = (like + offsets).cpu().numpy()
+        engine.update(present.values.cpu().numpy(), R=present.noise.cpu().numpy())
         increment = gaussian_log_density(
             torch.from_numpy(engine.y).to(like), torch.from_numpy(engine.S).to(like)
         ).item()
+        covariance = symmetrised(torch.from_numpy(engine.P).to(like))
+        factor, jitter = safe_cholesky(covariance)
         after = GaussianBelief(
             now.time,
             torch.from_numpy(engine.x).to(like),
             factor @ factor.mT if jitter else covariance,
             now.log_evidence + increment,
         )
-        details = {"jitter": jitter} if jitter else {}
-        return after, StepInfo(log_evidence=increment, seconds=perf_counter() - start, details=details)
+        return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {})
 
     def _integrate(self, mean: Tensor, covariance: Tensor, h: float, steps: int) -> tuple[Tensor, Tensor, float]:
         worst = 0.0
@@ -160,15 +157,22 @@ class UnscentedKalmanFilter(Runnable):
     def _rates(self, mean: Tensor, covariance: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, float]:
         """dm/dt, dP/dt and the jitter the Cholesky factor needed."""
         dim = mean.numel()
-        factor, jitter = safe_cholesky(symmetrised(covariance))
-        # filterpy's points, m and m +- sqrt(d + kappa) L e_i, all at once: its own function is a loop with a second
-        # Cholesky factorisation that raises where ours adds jitter.
-        reach = math.sqrt(dim + _kappa(dim)) * factor.mT
-        offsets = torch.cat([torch.zeros_like(mean).unsqueeze(0), reach, -reach])
+        offsets, jitter = _offsets(covariance)
         drift = self.model.sde.drift(mean + offsets)
         cross = (weights.unsqueeze(-1) * offsets).mT @ drift
         diffusion = self.model.sde.variance_rate() * torch.eye(dim, dtype=mean.dtype, device=mean.device)
         return weights @ drift, cross + cross.mT + diffusion, jitter
+
+
+def _offsets(covariance: Tensor) -> tuple[Tensor, float]:
+    """filterpy's sigma points as seen from the mean, 0 and +- sqrt(d + kappa) L e_i, (2d + 1, d), and L's jitter.
+
+    Its own function is a loop with a Cholesky factorisation that raises where ours adds jitter.
+    """
+    dim = covariance.shape[0]
+    factor, jitter = safe_cholesky(symmetrised(covariance))
+    reach = math.sqrt(dim + _kappa(dim)) * factor.mT
+    return torch.cat([torch.zeros_like(reach[:1]), reach, -reach]), jitter
 
 
 def _kappa(dim: int) -> float:

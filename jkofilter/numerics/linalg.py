@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from jkofilter._typing import Matrix
-from jkofilter.errors import InputError
+from jkofilter.errors import NumericalError
 
 
 def symmetrised(matrix: Tensor) -> Tensor:
@@ -28,10 +29,10 @@ def safe_cholesky(matrix: Matrix) -> tuple[Matrix, float]:
         of ten times the mean absolute diagonal.
 
     Raises:
-        InputError: not finite, or too far from positive definite for a jitter of 1e-4 of the diagonal.
+        NumericalError: not finite, or too far from positive definite for a jitter of 1e-4 of the diagonal.
     """
     if not torch.isfinite(matrix).all():
-        raise InputError("matrix must be finite to be factorised, but has NaN or infinite entries.")
+        raise NumericalError("a covariance has NaN or infinite entries.")
     factor, info = torch.linalg.cholesky_ex(matrix)
     if info.item() == 0:
         return factor, 0.0
@@ -43,7 +44,17 @@ def safe_cholesky(matrix: Matrix) -> tuple[Matrix, float]:
         factor, info = torch.linalg.cholesky_ex(matrix + jitter * identity)
         if info.item() == 0:
             return factor, jitter
-    raise InputError("matrix must be positive definite, but a jitter of 1e-4 of its diagonal does not make it so.")
+    raise NumericalError("a covariance is not positive definite, even with a jitter of 1e-4 of its diagonal.")
+
+
+def spd_inverse(matrix: np.ndarray) -> np.ndarray:
+    """Inverse of a symmetric positive definite array (d, d), with the least jitter that makes it one.
+
+    Raises:
+        NumericalError: as ``safe_cholesky``.
+    """
+    factor, _ = safe_cholesky(symmetrised(torch.as_tensor(matrix)))
+    return torch.cholesky_inverse(factor).numpy()
 
 
 def gaussian_log_density(residuals: Tensor, covariance: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtr, ndtri
 from torch import Generator, Tensor
 
-from jkofilter._typing import Density, Points, State
-from jkofilter.errors import InputError
+from jkofilter._typing import Density, Points, Scalars, State
+from jkofilter.errors import InputError, NumericalError
+from jkofilter.numerics import weights
 from jkofilter.numerics.draws import stream
-from jkofilter.numerics.weights import effective_sample_size
 
 __all__ = [
     "crps",
@@ -37,6 +37,18 @@ _COARSE = 2000
 _PANELS = 256
 _ORDER = 16
 _MAX_ASSIGNMENT = 2000
+
+
+def effective_sample_size(log_weights: Scalars) -> float:
+    """(sum w)^2 / sum w^2, between 1 and n, of log weights (n,) that need not be normalised (Kong 1992).
+
+    Raises:
+        InputError: another shape, every weight is zero, or one is NaN or infinite.
+    """
+    try:
+        return weights.effective_sample_size(log_weights)
+    except NumericalError as error:
+        raise InputError(f"log_weights cannot be used: {error}") from error
 
 
 class Marginals(Protocol):

@@ -82,7 +82,8 @@ def resample(log_weights: Scalars, scheme: str, generator: Generator, n: int | N
         int64 indices, (n,).
 
     Raises:
-        InputError: unknown scheme, or every weight is zero.
+        InputError: unknown scheme.
+        NumericalError: every weight is zero.
     """
     checked_scheme(scheme)
     normalised, _ = normalise_log_weights(log_weights)

@@ -7,7 +7,7 @@ import math
 import torch
 
 from jkofilter._typing import Scalars
-from jkofilter.errors import InputError
+from jkofilter.errors import InputError, NumericalError
 
 
 def normalise_log_weights(log_weights: Scalars) -> tuple[Scalars, float]:
@@ -20,14 +20,15 @@ def normalise_log_weights(log_weights: Scalars) -> tuple[Scalars, float]:
         Normalised log weights, (n,), and the log sum, nats.
 
     Raises:
-        InputError: every weight is zero, or one is NaN or infinite.
+        InputError: another shape.
+        NumericalError: every weight is zero, or one is NaN or infinite.
     """
     if log_weights.ndim != 1 or log_weights.numel() == 0:
         raise InputError(f"log_weights must have shape (n,) with n of one or more, got {tuple(log_weights.shape)}.")
     total = torch.logsumexp(log_weights, 0)
     if not torch.isfinite(total):
-        problem = "are all -inf (every weight is zero)" if total == -math.inf else "have NaN or +inf entries"
-        raise InputError(f"log_weights {problem}; give at least one finite entry and no NaN.")
+        problem = "every weight is zero" if total == -math.inf else "a log weight is NaN or infinite"
+        raise NumericalError(f"{problem}, so that the weights cannot be normalised.")
     return log_weights - total, total.item()
 
 
@@ -40,7 +41,7 @@ def effective_sample_size(log_weights: Scalars) -> float:
     """(sum w)^2 / sum w^2, between 1 and n, of log weights (n,) that need not be normalised (Kong 1992).
 
     Raises:
-        InputError: every weight is zero, or one is NaN or infinite.
+        NumericalError: every weight is zero, or one is NaN or infinite.
     """
     normalised, _ = normalise_log_weights(log_weights)
     return math.exp(-torch.logsumexp(2 * normalised, 0).item())

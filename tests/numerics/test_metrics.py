@@ -7,7 +7,7 @@ import torch
 
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.particle import ParticleBelief
-from jkofilter.errors import InputError
+from jkofilter.errors import InputError, NumericalError
 from jkofilter.numerics import metrics
 from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.numerics.mixtures import mixture_log_prob
@@ -132,5 +132,7 @@ def test_safe_cholesky_reports_its_jitter() -> None:
     factor, jitter = safe_cholesky(singular)
     assert 0 < jitter < 1e-8
     assert torch.allclose(factor @ factor.mT, singular, atol=1e-8)
-    with pytest.raises(InputError, match="positive definite"):
+    with pytest.raises(NumericalError, match="positive definite"):
         safe_cholesky(-spd)
+    with pytest.raises(NumericalError, match="NaN"):
+        safe_cholesky(spd * float("nan"))

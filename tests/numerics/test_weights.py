@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jkofilter.errors import InputError
+from jkofilter.errors import InputError, NumericalError
+from jkofilter.numerics import metrics
 from jkofilter.numerics.weights import effective_sample_size, log_mean_exp, normalise_log_weights
 
 LOG_WEIGHTS = st.lists(st.floats(-2000, 2000), min_size=1, max_size=50)
@@ -38,9 +39,17 @@ def test_ess_and_log_mean_exp_by_hand() -> None:
     assert log_mean_exp(torch.log(torch.tensor([1.0, 3.0], dtype=torch.float64))) == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize(
-    ("values", "word"), [([-math.inf] * 3, "every weight is zero"), ([0.0, math.nan], "NaN"), ([], "shape")]
-)
-def test_hopeless_weights_are_a_named_error(values: list[float], word: str) -> None:
-    with pytest.raises(InputError, match=word):
-        normalise_log_weights(torch.tensor(values, dtype=torch.float64))
+@pytest.mark.parametrize(("values", "word"), [([-math.inf] * 3, "every weight is zero"), ([0.0, math.nan], "NaN")])
+def test_hopeless_weights_are_numbers_that_broke_down_and_a_bad_argument_where_a_user_gave_them(
+    values: list[float], word: str
+) -> None:
+    weights = torch.tensor(values, dtype=torch.float64)
+    with pytest.raises(NumericalError, match=word):
+        normalise_log_weights(weights)
+    with pytest.raises(InputError, match=f"^log_weights .*{word}"):
+        metrics.effective_sample_size(weights)
+
+
+def test_no_weights_are_a_bad_argument() -> None:
+    with pytest.raises(InputError, match="shape"):
+        normalise_log_weights(torch.zeros(0))

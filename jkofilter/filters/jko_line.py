@@ -1,0 +1,158 @@
+"""The JKO filter on the line: monotone maps carry nodes and masses, and Bayes multiplies masses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from jkofilter._typing import Array
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.beliefs.quantile import QuantileBelief
+from jkofilter.errors import FilterError, InputError
+from jkofilter.filters.checks import checked_log_likelihood, log_likelihood_without_nan, occasion
+from jkofilter.filters.on_grid import location, log_prior
+from jkofilter.models.sde import require_finite_potential
+from jkofilter.models.state_space import StateSpaceModel, prior_support
+from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.mesh import adapt
+from jkofilter.transport.line.quantile_flow import (
+    MAX_MASS_DEFECT,
+    FlowSettings,
+    FlowStats,
+    QuantileDensity,
+    flow,
+    normalised,
+)
+
+PRIOR_REACH = 40.0
+PRIOR_CORE = 15.0
+
+
+@dataclass(frozen=True)
+class LineCarrier:
+    """Carries a law as nodes with log densities, d = 1.
+
+    Attributes:
+        model: what is tracked.
+        settings: how the flow is stepped, and on how many nodes.
+    """
+
+    model: StateSpaceModel
+    settings: FlowSettings
+
+    @property
+    def kind(self) -> type[QuantileBelief]:
+        """Of the beliefs."""
+        return QuantileBelief
+
+    def init(self, generator: Generator) -> QuantileBelief:
+        """The prior on adapted nodes; nothing is drawn.
+
+        Raises:
+            InputError: the prior's log density is NaN, zero all around its mean, or not for these nodes to carry; or
+                the potential is not finite where it has mass.
+        """
+        nodes, prior = self.settings.nodes, self.model.prior
+        if prior_support(prior) is None:
+            raise InputError("prior must have a support; set that property of the distribution.")
+        _require_finite_moments(prior)
+        ((centre, scale),) = location(self.model)
+        start = centre + scale * PRIOR_REACH * np.sinh(np.linspace(-6, 6, 1601)) / math.sinh(6)
+
+        def log_density(x: Array) -> Array:
+            return log_prior(self.model, x[:, None])
+
+        try:
+            density, log_total = normalised(*adapt(log_density, start, nodes, passes=3))
+        except FloatingPointError as error:
+            raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
+        if not abs(log_total) < MAX_MASS_DEFECT:
+            raise InputError(
+                f"prior comes out with log mass {log_total:.3g}, not 0, on {nodes} nodes; give more nodes, or a "
+                "normalised prior without such sharp edges, singularities or long tails."
+            )
+        core = density.x[density.log_density > density.log_density.max() - PRIOR_CORE]
+        require_finite_potential(self.model.sde, self._points(core))
+        return self._belief(density, 0.0, 0.0)
+
+    def predict(self, now: QuantileBelief, duration: float, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
+        """The law ``duration`` later, by JKO steps.
+
+        Raises:
+            FilterError: no step, however short, converges.
+        """
+        density, stats = flow(_density(now), duration, self._slopes, float(self.model.sde.beta), self.settings)
+        return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=_details(stats))
+
+    def update(self, now: QuantileBelief, reading: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
+        """The law given a reading, on nodes adapted to it.
+
+        Raises:
+            FilterError: the likelihood is NaN, zero everywhere, or too sharp.
+        """
+        before = _density(now)
+        prior = before.evaluator()
+
+        def log_posterior(x: Array) -> Array:
+            return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
+
+        # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
+        checked_log_likelihood(self.model, reading, self._points(before.x), now.time)
+        density, increment = _bayes(log_posterior, before.x, self.settings.nodes, occasion(reading, now.time))
+        return self._belief(density, now.time, now.log_evidence + increment), StepInfo(log_evidence=increment)
+
+    def _points(self, x: Array) -> Tensor:
+        return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
+
+    def _slopes(self, x: Array) -> tuple[Array, Array]:
+        points, potential = self._points(x), self.model.sde.potential
+        return as_array(potential.gradient(points))[:, 0], as_array(potential.hessian(points))[:, 0, 0]
+
+    def _belief(self, density: QuantileDensity, time: float, log_evidence: float) -> QuantileBelief:
+        nodes, log_density = self._points(density.x)[:, 0], self._points(density.log_density)[:, 0]
+        return QuantileBelief(time, nodes, log_density, log_evidence)
+
+
+def _require_finite_moments(prior: Distribution) -> None:
+    """Raise InputError where the prior knows that it has none: nodes cannot carry such tails."""
+    try:
+        known = torch.cat([prior.mean, prior.variance])
+    except NotImplementedError:
+        return
+    if not torch.isfinite(known).all():
+        raise InputError("prior must have a finite mean and variance for the quantile transport; cut off its tails.")
+
+
+def _density(belief: QuantileBelief) -> QuantileDensity:
+    return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
+
+
+def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:
+    """The normalised posterior and the log evidence.
+
+    Raises:
+        FilterError: the posterior is too narrow.
+    """
+    try:
+        density, increment = normalised(*adapt(log_posterior, x, nodes, passes=2))
+    except FloatingPointError as error:
+        raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
+    if not math.isfinite(increment):
+        raise FilterError(f"the posterior has no finite mass {where}; check log_likelihood.")
+    return density, increment
+
+
+def _details(stats: FlowStats) -> dict[str, float]:
+    return {
+        "steps": stats.steps,
+        "halvings": stats.halvings,
+        "newton_iterations": stats.newton_iterations,
+        "remeshes": stats.remeshes,
+        "shortest_step": stats.shortest_step,
+    }
