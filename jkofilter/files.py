@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, in folders that can be written to."""
+"""Files that appear whole or not at all, in folders that can be written to; documents that say what they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,10 @@ import torch
 
 from jkofilter.errors import InputError
 
-Content = TypeVar("Content")
+T = TypeVar("T")
 
-# What torch.load raises for a file of another kind, cut short or unsafe, and what a document of another shape does.
-_OF_ANOTHER_KIND = (
+# What torch.load raises for a file of another kind, one cut short, and one that would run code.
+_UNREADABLE = (
     pickle.UnpicklingError,
     struct.error,
     EOFError,
@@ -28,6 +29,125 @@ _OF_ANOTHER_KIND = (
     KeyError,
     TypeError,
 )
+
+
+class DamagedError(ValueError):
+    """A document of the right format that lacks something, or holds something else in its place."""
+
+
+class Table(dict[str, Any]):
+    """Part of a document, whose entries are asked for by name: one that is missing or of another kind is damage."""
+
+    def __missing__(self, name: str) -> Any:
+        raise DamagedError(f"{name!r} is missing")
+
+    def of(self, name: str, kind: type[T]) -> T:
+        """The entry of that name.
+
+        Raises:
+            DamagedError: it is missing, or not of that kind.
+        """
+        value = self[name]
+        if not isinstance(value, kind):
+            raise DamagedError(f"{name!r} is a {type(value).__name__} and no {kind.__name__}")
+        return value
+
+    def table(self, name: str) -> Table:
+        """The entry of that name, a table of its own."""
+        return Table(self.of(name, dict))
+
+    def tables(self, name: str) -> list[Table]:
+        """The entry of that name, a list of tables."""
+        entries = self.of(name, list)
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise DamagedError(f"{name!r} holds something else than tables")
+        return [Table(entry) for entry in entries]
+
+    def one_of(self, name: str, kinds: dict[str, T]) -> T:
+        """Which of some named kinds the entry names."""
+        value = self.of(name, str)
+        if value not in kinds:
+            raise DamagedError(f"{name!r} is {value!r}, and none of {', '.join(kinds)}")
+        return kinds[value]
+
+    def built(self, kind: type[T]) -> T:
+        """The dataclass whose fields the entries are.
+
+        Raises:
+            DamagedError: a field without a default is missing, or an entry is no field.
+        """
+        known = fields(kind)  # type: ignore[arg-type]
+        needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+        if needed - set(self):
+            raise DamagedError(f"{', '.join(sorted(needed - set(self)))} of a {kind.__name__} is missing")
+        if set(self) - {f.name for f in known}:
+            raise DamagedError(f"a {kind.__name__} has no {', '.join(sorted(set(self) - {f.name for f in known}))}")
+        return kind(**self)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        name: the mark in the document.
+        version: of what is written today; files of older ones are read.
+        what: the file in words, for messages.
+        unmarked: whether a document without today's mark is one of release 0.1.0.
+    """
+
+    name: str
+    version: int
+    what: str
+    unmarked: Callable[[Table], bool]
+
+    def save(self, path: str | os.PathLike[str], document: dict[str, Any]) -> None:
+        """Write plain tensors and numbers to one file, in torch's format, with the mark.
+
+        Raises:
+            InputError: the folder of ``path`` is not there, or the file cannot be written.
+        """
+        save_tensors(path, {"format": self.name, "version": self.version, **document})
+
+    def load(self, path: str | os.PathLike[str], decode: Callable[[Table], T]) -> T:
+        """What ``decode`` makes of a file of this format; no code in the file is run.
+
+        What ``decode`` raises shows as it is, unless it says that the document is damaged.
+
+        Raises:
+            InputError: the file is missing, of another kind, of a newer version, or damaged.
+        """
+        name, document = os.fspath(path), self._marked(path)
+        try:
+            return decode(document)
+        except DamagedError as error:
+            raise InputError(f"path {name!r} is {self.what}, but damaged: {error}.") from error
+
+    def _marked(self, path: str | os.PathLike[str]) -> Table:
+        """The document in a file without its mark."""
+        name, found = os.fspath(path), _read(path)
+        document = Table(found) if isinstance(found, dict) else Table()
+        mark, version = document.get("format"), document.get("version")
+        if mark == self.name and isinstance(version, int):
+            if version > self.version:
+                raise InputError(f"path {name!r} was written by a newer version of jkofilter; upgrade to read it.")
+            return Table({key: value for key, value in document.items() if key not in ("format", "version")})
+        if found is _UNKNOWN or not self.unmarked(document):
+            raise InputError(f"path {name!r} is not {self.what}.")
+        return document
+
+
+_UNKNOWN = object()
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    """What a file of torch's format holds; _UNKNOWN for any other."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
+    except _UNREADABLE:
+        return _UNKNOWN
 
 
 def require_writable(folder: str | os.PathLike[str]) -> Path:
@@ -74,17 +194,3 @@ def save_tensors(path: str | os.PathLike[str], document: dict[str, Any]) -> None
     except (OSError, RuntimeError) as error:
         # A RuntimeError is how torch says that it cannot open a file, or write on.
         raise InputError(f"path {name!r} cannot be written to; give another.") from error
-
-
-def load_tensors(path: str | os.PathLike[str], decode: Callable[[Any], Content], what: str) -> Content:
-    """What ``decode`` makes of a file that ``save_tensors`` wrote; no code in the file is run.
-
-    Raises:
-        InputError: the file is missing, or is none that ``decode`` can read; says that it is not ``what``.
-    """
-    try:
-        return decode(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError as error:
-        raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
-    except _OF_ANOTHER_KIND as error:
-        raise InputError(f"path {os.fspath(path)!r} is not {what}.") from error

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "transport/line": (*LAWS, "transport/schemes"),
     "transport/maps": LAWS,
     "transport/steps": (*MAPS, "transport/schemes"),
-    "transport/laws": STEPS,
+    "transport/laws": (*STEPS, "files"),
     "transport/flow": (*FITTED, "files"),
     "transport/time_steps": STEPS,
     "transport/solve": FLOWS,

@@ -14,9 +14,9 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.experiments.runs import Reference, matched_filter, run_one, warm_up
 from jkofilter.experiments.scenario import FilterStudy, Scenario
-from jkofilter.filters.contract import Filter
+from jkofilter.filters.contract import Filter, failed
 from jkofilter.filters.driver import Tracker
-from jkofilter.filters.result import FilterResult, failed
+from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries
 
 FRAMES = 150

@@ -11,8 +11,8 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.checks import as_reading
-from jkofilter.filters.contract import Filter
-from jkofilter.filters.result import FilterResult, failed
+from jkofilter.filters.contract import Filter, failed
+from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.draws import stream
 

@@ -14,21 +14,28 @@ from torch import Tensor
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.files import load_tensors, save_tensors
+from jkofilter.files import DamagedError, Format, Table
+from jkofilter.filters.contract import failed, joined
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
 from jkofilter.transport.laws.storage import decoded_belief, encoded_belief
+from jkofilter.transport.solve import WORTH_A_NOTE
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
 
-def failed(info: StepInfo) -> bool:
-    """Whether a step went wrong and kept the belief it was given, as under ``on_failure="report"``."""
-    return info.status not in ("ok", "skipped")
+FORMAT = Format(
+    "jkofilter result",
+    1,
+    "a result written by FilterResult.save()",
+    lambda found: {"times", "means", "covariances", "infos", "predict_infos", "final"} <= set(found),
+)
+MOST_NOTES = 3
+"""Notes of steps that the note of a run quotes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +74,33 @@ class FilterResult:
         """ "ok", or the first thing that went wrong."""
         return next((info.status for info in (*self.predict_infos, *self.infos) if failed(info)), "ok")
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row per reading: time, mean and sd of every coordinate, log evidence, status, ess, seconds.
+    @property
+    def note(self) -> str:
+        """What a user should know of the run as a whole; empty where there is nothing.
 
-        The status is that of the predict before the reading where it failed, else that of the update.
+        That is what the fits of all JKO steps may have added together, however little each did, and the first few of
+        the steps' own notes.
+        """
+        added = sum(info.details.get("kl", 0.0) for info in self.predict_infos)
+        total = f"the fits of all steps may add up to {added:.2g} nats of KL" if added > WORTH_A_NOTE else ""
+        noted = [f"{place}: {note}" for place, note in self._notes if note]
+        more = f"and {len(noted) - MOST_NOTES} more notes" if len(noted) > MOST_NOTES else ""
+        return joined(total, *noted[:MOST_NOTES], more)
+
+    @property
+    def _notes(self) -> list[tuple[str, str]]:
+        """Where in the run a step stands, and its note: a row a reading, and one for the predict after the last."""
+        pairs = zip(self.times.tolist(), self.predict_infos, self.infos, strict=False)
+        rows = [(f"time {time:g}", joined(p.note, u.note)) for time, p, u in pairs]
+        for last in self.predict_infos[len(rows) :]:
+            rows.append(("after the last reading", last.status if failed(last) else last.note))
+        return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per reading: time, mean and sd of every coordinate, log evidence, status, note, ess, seconds.
+
+        The status is that of the predict before the reading where it failed, else that of the update; the note is
+        that of both, and in the last row also of the predict on to ``until``.
         """
         means = self.means.cpu().numpy()
         deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
@@ -81,7 +111,8 @@ class FilterResult:
         columns["log_evidence"] = self.log_evidence.numpy()
         steps = list(zip(self.predict_infos, self.infos, strict=False))
         columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
-        columns["note"] = [u.note for _, u in steps]
+        notes = [note for _, note in self._notes]
+        columns["note"] = [*notes[: len(self) - 1], joined(*notes[len(self) - 1 :])]
         columns["ess"] = [np.nan if info.ess is None else info.ess for info in self.infos]
         columns["seconds"] = [p.seconds + u.seconds for p, u in steps]
         return pd.DataFrame(columns)
@@ -146,21 +177,32 @@ class FilterResult:
         document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
         document["final"] = encoded_belief(self.final)
         document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
-        save_tensors(path, document)
+        FORMAT.save(path, document)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FilterResult:
-        """Read what ``save`` wrote; no code in the file is run.
+        """Read what ``save`` wrote, since release 0.1.0; no code in the file is run.
 
         Raises:
-            InputError: the file is missing or is not a saved result.
+            InputError: the file is missing, is not a saved result, or is damaged.
         """
+        return FORMAT.load(path, _decoded)
 
-        def decode(document: dict[str, Any]) -> FilterResult:
-            document["infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["infos"])
-            document["predict_infos"] = tuple(StepInfo(**entry["fields"]) for entry in document["predict_infos"])
-            document["final"] = decoded_belief(document["final"])
-            document["beliefs"] = tuple(decoded_belief(entry) for entry in document["beliefs"])
-            return cls(**document)
 
-        return load_tensors(path, decode, "a result written by FilterResult.save()")
+def _decoded(document: Table) -> FilterResult:
+    """Raises DamagedError where something is missing or does not belong together."""
+    found = Table(
+        document
+        | {
+            "infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("infos")),
+            "predict_infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("predict_infos")),
+            "final": decoded_belief(document.table("final")),
+            "beliefs": tuple(decoded_belief(entry) for entry in document.tables("beliefs")),
+        }
+    ).built(FilterResult)
+    m = len(found.infos)
+    shapes = [tuple(document.of(name, Tensor).shape) for name in ("times", "means", "covariances", "log_evidence")]
+    d = shapes[1][-1] if shapes[1] else 0
+    if shapes != [(m,), (m, d), (m, d, d), (m,)] or len(found.predict_infos) not in (m, m + 1):
+        raise DamagedError("times, moments, evidence and infos do not belong together")
+    return found

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from torch import Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.files import load_tensors, save_tensors
+from jkofilter.files import DamagedError, Format, Table
 from jkofilter.transport.laws.belief import TransportBelief, prior_pool
 from jkofilter.transport.laws.storage import decoded_map, decoded_prior, encoded_map, encoded_prior
 from jkofilter.transport.maps.convex import ConvexPotential, Pool, pushed_through
 from jkofilter.transport.maps.displacement import Interpolated
 
-FORMAT = "jkofilter flow 1"
+FORMAT = Format(
+    "jkofilter flow", 1, "a flow written by JKOFlow.save()", lambda found: found.get("format") == "jkofilter flow 1"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +79,13 @@ class JKOFlow:
                 user's own.
         """
         document = {
-            "format": FORMAT,
             "prior": encoded_prior(self.prior),
             "times": list(self.times),
             "maps": [encoded_map(psi) for psi in self.maps],
             "infos": [asdict(info) for info in self.infos],
             "base": self.base.x,
         }
-        save_tensors(path, document)
+        FORMAT.save(path, document)
 
     @staticmethod
     def load(path: str | os.PathLike[str], prior: Distribution | None = None) -> JKOFlow:
@@ -97,7 +98,7 @@ class JKOFlow:
         Raises:
             InputError: not such a file, or the prior is missing or of another dimension.
         """
-        stored = load_tensors(path, _decoded, "a flow written by JKOFlow.save()")
+        stored = FORMAT.load(path, _decoded)
         law = stored.prior if prior is None else prior
         if law is None:
             raise InputError("prior must be given: the file holds none, its kind cannot be stored as tensors.")
@@ -118,11 +119,12 @@ class _Stored:
     base: Points
 
 
-def _decoded(document: dict[str, Any]) -> _Stored:
-    if document["format"] != FORMAT:
-        raise ValueError(f"format {document['format']!r}")
-    maps = tuple(decoded_map(entry) for entry in document["maps"])
-    infos = tuple(StepInfo(**entry) for entry in document["infos"])
-    if not len(document["times"]) - 1 == len(maps) == len(infos):
-        raise ValueError("times, maps and infos do not belong together")
-    return _Stored(decoded_prior(document["prior"]), tuple(document["times"]), maps, infos, document["base"])
+def _decoded(document: Table) -> _Stored:
+    """Raises DamagedError where something is missing or does not belong together."""
+    maps = tuple(decoded_map(entry) for entry in document.tables("maps"))
+    infos = tuple(entry.built(StepInfo) for entry in document.tables("infos"))
+    times = tuple(document.of("times", list))
+    if not len(times) - 1 == len(maps) == len(infos):
+        raise DamagedError("times, maps and infos do not belong together")
+    prior = None if document["prior"] is None else decoded_prior(document.table("prior"))
+    return _Stored(prior, times, maps, infos, document.of("base", Tensor))

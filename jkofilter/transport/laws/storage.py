@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from jkofilter.beliefs import BELIEF_TYPES
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
+from jkofilter.files import DamagedError, Table
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.laws.fitted import PulledBack
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
@@ -38,9 +40,16 @@ def encoded_map(psi: ConvexPotential) -> dict[str, Any]:
     return {"kind": kind, "parameters": dict(psi.parameters())}
 
 
-def decoded_map(entry: dict[str, Any]) -> ConvexPotential:
-    """The inverse of ``encoded_map``."""
-    return _KINDS[entry["kind"]].from_parameters(entry["parameters"])
+def decoded_map(entry: Table) -> ConvexPotential:
+    """The inverse of ``encoded_map``.
+
+    Raises:
+        DamagedError: an entry is missing or of another kind.
+    """
+    parameters = entry.table("parameters")
+    if not all(isinstance(value, torch.Tensor) for value in parameters.values()):
+        raise DamagedError("'parameters' of a map holds something else than tensors")
+    return entry.one_of("kind", _KINDS).from_parameters(parameters)
 
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
@@ -68,14 +77,33 @@ def _normal(law: Distribution) -> tuple[torch.Tensor, torch.Tensor] | None:
     return None
 
 
-def decoded_prior(entry: dict[str, Any] | None) -> Distribution | None:
-    """The inverse of ``encoded_prior``."""
-    if entry is None:
-        return None
-    if entry["kind"] == "pulled back":
-        return PulledBack(entry["mean"], entry["root"], tuple(decoded_map(layer) for layer in entry["layers"]))
-    normal = MultivariateNormal(entry["mean"], scale_tril=entry["factor"])
-    return normal if entry["kind"] == "normal" else MixtureSameFamily(Categorical(logits=entry["logits"]), normal)
+def decoded_prior(entry: Table) -> Distribution:
+    """The inverse of ``encoded_prior``.
+
+    Raises:
+        DamagedError: an entry is missing or of another kind.
+    """
+    return entry.one_of("kind", _PRIORS)(entry)
+
+
+def _decoded_fitted(entry: Table) -> Distribution:
+    layers = tuple(decoded_map(layer) for layer in entry.tables("layers"))
+    return PulledBack(entry.of("mean", torch.Tensor), entry.of("root", torch.Tensor), layers)
+
+
+def _decoded_normal(entry: Table) -> Distribution:
+    return MultivariateNormal(entry.of("mean", torch.Tensor), scale_tril=entry.of("factor", torch.Tensor))
+
+
+def _decoded_mixture(entry: Table) -> Distribution:
+    return MixtureSameFamily(Categorical(logits=entry.of("logits", torch.Tensor)), _decoded_normal(entry))
+
+
+_PRIORS: dict[str, Callable[[Table], Distribution]] = {
+    "pulled back": _decoded_fitted,
+    "normal": _decoded_normal,
+    "mixture": _decoded_mixture,
+}
 
 
 def encoded_belief(belief: Belief) -> dict[str, Any]:
@@ -99,15 +127,24 @@ def encoded_belief(belief: Belief) -> dict[str, Any]:
     return {"type": type(belief).__name__, "fields": content}
 
 
-def decoded_belief(entry: dict[str, Any]) -> Belief:
-    """The inverse of ``encoded_belief``."""
-    kind, content = entry["type"], dict(entry["fields"])
-    if kind == ProductBelief.__name__:
-        content["marginals"] = tuple(decoded_belief(one) for one in content["marginals"])
-        return ProductBelief(**content)
-    if kind == TransportBelief.__name__:
-        content["prior"] = decoded_prior(content["prior"])
-        content["maps"] = tuple(decoded_map(psi) for psi in content["maps"])
-        content["pool"] = Pool(**content["pool"])
-        return TransportBelief(**content)
-    return BELIEF_TYPES[kind](**content)
+def decoded_belief(entry: Table) -> Belief:
+    """The inverse of ``encoded_belief``.
+
+    Raises:
+        DamagedError: an entry is missing or of another kind.
+    """
+    kind, content = entry.one_of("type", _BELIEFS), entry.table("fields")
+    if kind is ProductBelief:
+        content["marginals"] = tuple(decoded_belief(one) for one in content.tables("marginals"))
+    if kind is TransportBelief:
+        content["prior"] = decoded_prior(content.table("prior"))
+        content["maps"] = tuple(decoded_map(psi) for psi in content.tables("maps"))
+        content["pool"] = content.table("pool").built(Pool)
+    return content.built(kind)
+
+
+_BELIEFS: dict[str, type[Belief]] = {
+    **BELIEF_TYPES,
+    ProductBelief.__name__: ProductBelief,
+    TransportBelief.__name__: TransportBelief,
+}
