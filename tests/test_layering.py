@@ -127,7 +127,17 @@ def test_the_top_of_the_package_holds_few_files() -> None:
 
 
 SHARED = {
-    "filters": {"contract", "checks", "result", "driver", "base", "on_grid", "proximal_recursion", "jko_line", "jko_pool"},
+    "filters": {
+        "contract",
+        "checks",
+        "result",
+        "driver",
+        "base",
+        "on_grid",
+        "proximal_recursion",
+        "jko_line",
+        "jko_pool",
+    },
     "baselines": {"cloud", "stepped"},
 }
 METHODS = [file for package in SHARED for file in sorted((ROOT / package).glob("*.py"))]

@@ -126,7 +126,9 @@ class UnscentedKalmanFilter(Runnable):
         # filterpy's update reads the sigma points its predict leaves behind; ours come straight from (m, P).
         offsets, _ = _offsets(now.covariance)
         engine.sigmas_f = (like + offsets).cpu().numpy()
-        engine.update(present.values.cpu().numpy(), R=present.noise.cpu().numpy())
+        # What overflows shows as a covariance that is not finite, which is refused.
+        with np.errstate(over="ignore", invalid="ignore"):
+            engine.update(present.values.cpu().numpy(), R=present.noise.cpu().numpy())
         increment = gaussian_log_density(
             torch.from_numpy(engine.y).to(like), torch.from_numpy(engine.S).to(like)
         ).item()
