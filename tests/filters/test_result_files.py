@@ -14,7 +14,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters import result as result_module
 
 FILES = Path(__file__).parent / "files"
-X = torch.tensor([[0.0, 0.0], [1.0, -1.0], [0.25, 0.75]]).double()
+X = torch.tensor([[0.0, 0.0], [1.0, -1.0], [0.25, 0.75]], dtype=torch.float64)
 
 
 def test_a_result_that_release_0_1_0_saved_is_what_it_was() -> None:
@@ -23,7 +23,7 @@ def test_a_result_that_release_0_1_0_saved_is_what_it_was() -> None:
     assert type(back.final) is jf.TransportBelief
     assert len(back.final.maps) == 4
     found = back.final.log_prob(X)
-    exact = torch.tensor([-2.567968651997628, -0.7193439947080508, -2.672536891472318]).double()
+    exact = torch.tensor([-2.567968651997628, -0.7193439947080508, -2.672536891472318], dtype=torch.float64)
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
     assert back.means.tolist()[1] == pytest.approx([0.49988881334444035, -0.43118764150428934], rel=1e-12)
     assert back.log_evidence.tolist() == pytest.approx([-2.2456918290883405] * 2, rel=1e-12)
@@ -37,7 +37,7 @@ def test_a_gaussian_result_and_a_flow_of_release_0_1_0_are_what_they_were() -> N
     assert back.final.covariance.item() == pytest.approx(0.8917317734107099, rel=1e-12)
     assert len(back.beliefs) == 2
     flow = jf.JKOFlow.load(FILES / "flow_0.1.0.pt")
-    exact = torch.tensor([-2.586881546055606, -1.699014554655729, -2.2435168732959894]).double()
+    exact = torch.tensor([-2.586881546055606, -1.699014554655729, -2.2435168732959894], dtype=torch.float64)
     torch.testing.assert_close(flow.final.log_prob(X), exact, rtol=1e-9, atol=1e-9)
 
 
