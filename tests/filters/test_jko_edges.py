@@ -111,7 +111,7 @@ def test_prior_that_the_nodes_cannot_carry_is_refused(shape: float) -> None:
 )
 def test_prior_that_no_nodes_can_carry_says_why(prior: Distribution, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if why.startswith("zero"):
-        monkeypatch.setattr("jkofilter.filters.jko._location", lambda model: (1e6, 1.0))
+        monkeypatch.setattr("jkofilter.filters.jko_line.location", lambda model: [(1e6, 1.0)])
     with pytest.raises(jf.InputError, match=rf"^prior cannot be carried .* {why}\.$"):
         jf.JKOFilter(_model(prior)).init(_gen())
 
@@ -270,7 +270,7 @@ def test_duration_that_is_nothing_against_the_step(duration: float) -> None:
 def test_law_that_runs_away_fails_soon_and_names_the_potential() -> None:
     filter = jf.JKOFilter(_model(NORMAL, potential=jf.Potential(lambda x: -x.pow(4).sum(-1), 1)))
     belief = filter.init(_gen())
-    start = clock.perf_counter()
+    start = clock.process_time()
     with pytest.raises(jf.FilterError, match="potential"):
         filter.predict(belief, 1.0, _gen())
-    assert clock.perf_counter() - start < 20
+    assert clock.process_time() - start < 20

@@ -131,8 +131,9 @@ def test_missing_readings_leave_a_chain_of_few_maps_that_is_as_true(monkeypatch:
     times = [0.1 * k for k in range(1, 14)]
     series = jf.ObservationSeries(times, [[0.8, -0.4]] + [[NAN, NAN]] * 12)
     model = turned_wells()
-    exact = jf.GridFilter(model, cells=120, step=0.02).run(series).final
-    filter, x = jf.JKOFilter(model, pool=1000, step=0.05), exact.sample(2000, gen(3))
+    exact = jf.GridFilter(model, cells=80, step=0.02).run(series).final
+    steps = jf.RidgeEngine(cells=8, directions=4, refinements=0)
+    filter, x = jf.JKOFilter(model, pool=1000, step=0.05, transport=steps), exact.sample(2000, gen(3))
     short = filter.run(series, seed=1, keep_beliefs=True)
     most = max(int(info.details.get("steps", 0)) for info in short.predict_infos)
     assert max(len(belief.maps) for belief in short.beliefs) <= jko_pool.MOST_MAPS + most
@@ -141,8 +142,9 @@ def test_missing_readings_leave_a_chain_of_few_maps_that_is_as_true(monkeypatch:
     long = filter.run(series, seed=1)
     assert len(long.final.maps) == 24
     gap = [(exact.log_prob(x) - result.final.log_prob(x)).mean().item() for result in (short, long)]
-    assert gap[0] < gap[1] + 2e-3
-    assert gap[0] < 1e-2
+    # A law of some ten parameters, fitted twice to a thousand particles, costs 10 / 2 / 1000 nats each time.
+    assert gap[0] < gap[1] + 1e-2
+    assert gap[0] < 2e-2
     # The particles are those of the flow all the same; the law fitted to them has their mean.
     difference = short.final.sample(20_000, gen(4)).mean(0) - short.final.mean
     sd = short.final.covariance.diagonal().sqrt()
