@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
-from jkofilter.assimilation.assimilate import UpdateSettings, assimilate
+from jkofilter.assimilation.assimilate import assimilate
+from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
@@ -33,22 +34,21 @@ from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, prior_
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.mesh import adapt
-from jkofilter.transport.laws.belief import TransportBelief, prior_pool
+from jkofilter.transport.laws.belief import TransportBelief
+from jkofilter.transport.laws.prior_pool import check_pool, prior_draws, prior_pool
 from jkofilter.transport.line.quantile_flow import (
     MAX_MASS_DEFECT,
-    SCHEMES,
     FlowSettings,
     FlowStats,
     QuantileDensity,
-    Scheme,
     flow,
     normalised,
 )
-from jkofilter.transport.solve import CarriedPool, carry, check_pool, engine_of, prior_draws
+from jkofilter.transport.schemes import LINE_SCHEMES, POOL_SCHEMES, LineScheme, PoolScheme
 from jkofilter.transport.steps.engine import Engine
-from jkofilter.transport.steps.stepping import SCHEMES as TRANSPORT_SCHEMES
-from jkofilter.transport.steps.stepping import Scheme as TransportScheme
+from jkofilter.transport.steps.engines import engine_of
 from jkofilter.transport.steps.stepping import Stepper
+from jkofilter.transport.time_steps import CarriedPool, carry
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -85,7 +85,7 @@ class JKOFilter(Runnable):
 
     model: StateSpaceModel
     step: float = 0.05
-    scheme: Scheme = "sdirk2"
+    scheme: LineScheme = "sdirk2"
     transport: Literal["auto", "quantile", "ridge", "icnn", "soft-maximum"] | Engine = "auto"
     nodes: int = 400
     tolerance: float | None = 3e-4
@@ -102,8 +102,8 @@ class JKOFilter(Runnable):
             self._check_transport()
         if not 0 < self.step < math.inf:
             raise InputError(f"step must be positive and finite, got {self.step!r}.")
-        if self.scheme not in SCHEMES:
-            raise InputError(f"scheme must be one of {', '.join(SCHEMES)}, got {self.scheme!r}.")
+        if self.scheme not in LINE_SCHEMES:
+            raise InputError(f"scheme must be one of {', '.join(LINE_SCHEMES)}, got {self.scheme!r}.")
         if not isinstance(self.nodes, int) or self.nodes < 64:
             raise InputError(f"nodes must be an integer of at least 64, got {self.nodes!r}.")
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
@@ -131,10 +131,8 @@ class JKOFilter(Runnable):
                 "transport must be 'auto', 'quantile', 'ridge', 'icnn', 'soft-maximum' or an engine, got "
                 f"{self.transport!r}."
             )
-        if self.scheme not in TRANSPORT_SCHEMES:
-            raise InputError(
-                f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(TRANSPORT_SCHEMES)}."
-            )
+        if self.scheme not in POOL_SCHEMES:
+            raise InputError(f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(POOL_SCHEMES)}.")
         engine_of(self.transport)
         check_pool(self.pool, self.model.dim)
         if not isinstance(self.assimilation, UpdateSettings):
@@ -168,7 +166,7 @@ class JKOFilter(Runnable):
         if duration == 0.0:
             return now, StepInfo(status="skipped")
         start = clock.perf_counter()
-        stepper = Stepper(self.model.sde, engine_of(self.transport), cast(TransportScheme, self.scheme))
+        stepper = Stepper(self.model.sde, engine_of(self.transport), cast(PoolScheme, self.scheme))
         try:
             carried = carry(stepper, now.pool, duration, self.step, None, generator, now.time)
         except FilterError as error:

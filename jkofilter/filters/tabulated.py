@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
-from jkofilter.baselines.cloud import check_count, equal_cloud
-from jkofilter.baselines.stepped import Stepper, equal_steps
+from jkofilter.baselines.stepped import ParticleStepper
+from jkofilter.baselines.weighted_particles import equally_weighted
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
@@ -22,9 +22,11 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import checked_belief, checked_duration, checked_log_likelihood, checked_reading
 from jkofilter.filters.on_grid import Tabulated, tabulated_belief, tabulated_prior
+from jkofilter.models.checks import require_count
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
+from jkofilter.numerics.time_grid import equal_steps
 
 _CELLS = {1: 1000, 2: 100}
 _FEWEST_CELLS = 50
@@ -65,7 +67,7 @@ class TabulatedFilter(Runnable):
         if not isinstance(self.step, int | float) or not 0 < self.step < math.inf:
             raise InputError(f"step must be positive and finite, got {self.step!r}.")
         if self.cells is not None:
-            check_count("cells", self.cells, _FEWEST_CELLS)
+            require_count("cells", self.cells, _FEWEST_CELLS)
 
     @property
     @abstractmethod
@@ -74,7 +76,7 @@ class TabulatedFilter(Runnable):
 
     @property
     @abstractmethod
-    def stepper(self) -> Stepper:
+    def stepper(self) -> ParticleStepper:
         """The method."""
 
     def init(self, generator: Generator) -> Tabulated:
@@ -100,7 +102,7 @@ class TabulatedFilter(Runnable):
         if duration == 0:
             return now, StepInfo(status="skipped")
         start = perf_counter()
-        cloud = equal_cloud(now.even_sample(self.points, generator))
+        cloud = equally_weighted(now.even_sample(self.points, generator))
         count, tau = equal_steps(duration, float(self.step))
         stepper, iterations = self.stepper, 0
         for k in range(count):
@@ -108,7 +110,7 @@ class TabulatedFilter(Runnable):
                 step = stepper(cloud, tau, generator)
             except FilterError as error:
                 raise FilterError(f"at time {now.time + k * tau:g}: {error}") from error
-            cloud, iterations = step.cloud, iterations + step.iterations
+            cloud, iterations = step.particles, iterations + step.iterations
 
         def log_density(x: Array) -> Array:
             with torch.no_grad():

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import jkofilter as jf
 from jkofilter.errors import FilterError, InputError
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pool, inverse
 from jkofilter.transport.maps.soft_maximum import FLOOR, SoftMaximum
 from jkofilter.transport.steps.problem import StepProblem

@@ -11,14 +11,15 @@ from torch.distributions import MultivariateNormal
 import jkofilter as jf
 from jkofilter.errors import FilterError, InputError
 from jkofilter.transport import solve
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import RidgeSpline
+from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.stepping import FlowState, Scheme, Stepper
+from jkofilter.transport.steps.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -75,7 +76,7 @@ class Shift:
 
 
 @pytest.mark.parametrize("scheme", ["sdirk2", "bdf2"])
-def test_nothing_is_extrapolated_where_the_fit_error_is_as_large_as_the_motion(scheme: Scheme) -> None:
+def test_nothing_is_extrapolated_where_the_fit_error_is_as_large_as_the_motion(scheme: PoolScheme) -> None:
     sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 3 * EYE))
     started = Stepper(sde, RidgeEngine(), scheme).step(on_the_barrier(1.0), 0.1, generator())
     assert started.extrapolated

@@ -10,7 +10,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import jkofilter as jf
 from jkofilter.errors import FilterError
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pushed, log_det, push
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights

@@ -13,7 +13,7 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.transport.laws.belief import TransportBelief
-from jkofilter.transport.laws.fitted import PulledBack
+from jkofilter.transport.laws.fitted_law import FittedLaw
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
 from jkofilter.transport.maps.icnn import ICNN
 from jkofilter.transport.maps.ridge import RidgeSpline
@@ -45,9 +45,9 @@ def decoded_map(entry: dict[str, Any]) -> ConvexPotential:
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
     """What determines a Gaussian, a mixture of Gaussians or a law carried to the normal; None for anything else."""
-    if isinstance(prior, PulledBack):
+    if isinstance(prior, FittedLaw):
         layers = [encoded_map(phi) for phi in prior.layers]
-        return {"kind": "pulled back", "mean": prior.centre, "root": prior.root, "layers": layers}
+        return {"kind": "fitted law", "mean": prior.centre, "root": prior.root, "layers": layers}
     normal = _normal(prior)
     if normal is not None:
         return {"kind": "normal", "mean": normal[0], "factor": normal[1]}
@@ -72,8 +72,9 @@ def decoded_prior(entry: dict[str, Any] | None) -> Distribution | None:
     """The inverse of ``encoded_prior``."""
     if entry is None:
         return None
-    if entry["kind"] == "pulled back":
-        return PulledBack(entry["mean"], entry["root"], tuple(decoded_map(layer) for layer in entry["layers"]))
+    # The first files called it "pulled back".
+    if entry["kind"] in ("fitted law", "pulled back"):
+        return FittedLaw(entry["mean"], entry["root"], tuple(decoded_map(layer) for layer in entry["layers"]))
     normal = MultivariateNormal(entry["mean"], scale_tril=entry["factor"])
     return normal if entry["kind"] == "normal" else MixtureSameFamily(Categorical(logits=entry["logits"]), normal)
 

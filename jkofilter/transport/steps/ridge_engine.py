@@ -15,7 +15,7 @@ from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.problem import StepProblem
-from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge
+from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge, identity
 
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
@@ -91,8 +91,13 @@ class RidgeEngine:
         return richer if better.mean_square < worth * fit.mean_square else directions
 
     def solve(self, problem: StepProblem, start: RidgeSpline, generator: Generator) -> Solved[RidgeSpline]:
-        """The convex program from the best affine map on the ridges of ``start``, and again around its solution."""
-        affine = fit_affine(problem)
+        """The convex program from the best affine map on the ridges of ``start``, and again around its solution.
+
+        Raises:
+            FilterError: the objective is not finite at the identity, or the iteration does not converge.
+        """
+        # Where there are no ridges to mend it, an affine program without a solution is the end of the matter.
+        affine = fit_affine(problem) if len(start.ridges.directions) else fit_ridge(problem, identity(problem))
         psi, iterations = affine.psi.on(start.ridges), affine.iterations
         for attempt in range(1 + self.refinements):
             fit = fit_ridge(problem, psi, warm=attempt > 0)

@@ -154,16 +154,21 @@ def fit_affine(problem: StepProblem) -> RidgeFit:
     Raises:
         FilterError: the objective is not finite at the identity.
     """
-    x = problem.pool.x
-    identity = RidgeSpline.affine(torch.eye(x.shape[1]).to(x), torch.zeros_like(x[0]))
+    start = identity(problem)
     try:
-        return fit_ridge(problem, identity)
+        return fit_ridge(problem, start)
     except FilterError:
-        y, hessian = identity.gradient_and_hessian(x)
+        y, hessian = start.gradient_and_hessian(problem.pool.x)
         loss = problem.energies(y, hessian, torch.zeros_like(problem.pool.log_prob)).mean().item()
         if not math.isfinite(loss):
             raise
-        return RidgeFit(identity, loss, 0)
+        return RidgeFit(start, loss, 0)
+
+
+def identity(problem: StepProblem) -> RidgeSpline:
+    """The map that leaves the problem's particles where they are, without ridges."""
+    x = problem.pool.x
+    return RidgeSpline.affine(torch.eye(x.shape[1]).to(x), torch.zeros_like(x[0]))
 
 
 def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> RidgeFit:

@@ -10,7 +10,6 @@ composed map, is of third order in the step and moves the law less still.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,12 +19,9 @@ from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
-from jkofilter.transport.schemes import SDIRK2
+from jkofilter.transport.schemes import SDIRK2, PoolScheme
 from jkofilter.transport.steps.engine import Engine, Solved
 from jkofilter.transport.steps.problem import StepProblem
-
-Scheme: TypeAlias = Literal["sdirk2", "bdf2", "implicit-euler"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 GAMMA = SDIRK2.diagonal
 EXEMPT = 0.01
@@ -88,7 +84,7 @@ class Stepper:
 
     sde: LangevinSDE
     engine: Engine
-    scheme: Scheme
+    scheme: PoolScheme
 
     @property
     def order(self) -> int:
