@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "files": ("errors",),
     "models": ("_typing", "errors", "numerics"),
     "beliefs": ("_typing", "errors", "numerics"),
+    "transport": (),
     "transport/schemes": (),
     "transport/line": (*LAWS, "transport/schemes"),
     "transport/maps": LAWS,

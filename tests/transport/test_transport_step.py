@@ -13,12 +13,13 @@ from jkofilter.errors import FilterError
 from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pushed, log_det, push
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights
 from jkofilter.transport.steps.engine import Engine
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge
+from jkofilter.transport.steps.ridge_fit import fit_ridge
 from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
 
 EYE = torch.eye(2, dtype=torch.float64)

@@ -17,10 +17,10 @@ from jkofilter.transport.maps.convex import ConvexPotential, Pool, trainable_log
 from jkofilter.transport.maps.icnn import FLOOR, ICNN, Layer
 from jkofilter.transport.maps.icnn_derivatives import softplus_inverse
 from jkofilter.transport.maps.ridge import RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.ridge_fit import fit_affine
 
 SHARES = (0.15, 0.3, 0.6, 1.0, 1.5, 2.2, 3.4)
 """How far along the start's own displacement a solve may begin; stages of a scheme differ mostly by such a factor."""

@@ -12,10 +12,11 @@ from jkofilter.errors import InputError
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine, identity
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.problem import StepProblem
-from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge, identity
+from jkofilter.transport.steps.ridge_fit import fit_ridge
 
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
