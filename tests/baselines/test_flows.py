@@ -58,6 +58,11 @@ def entropic_law(steps: int, tau: float, regularisation: float, corrected: bool)
     return normal(torch.tensor([mean]).double(), torch.tensor([[variance]]).double())
 
 
+def test_the_old_name_of_the_flow_still_is_one() -> None:
+    assert jf.CloudFlow is jf.WeightedParticleFlow
+    assert type(jf.solve_proximal(*line(), 0.0)) is jf.CloudFlow
+
+
 def test_the_closed_form_of_an_entropic_gaussian_step_minimises_its_objective() -> None:
     temperature, gamma, tau = 0.4, 0.3, 0.2
 

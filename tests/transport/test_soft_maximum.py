@@ -64,7 +64,7 @@ def step_problem(n: int = 256, h: float = 0.1, pool: Pool | None = None) -> Step
     return StepProblem.start(mixture(MODES)[0], pool, pool.x, h)
 
 
-# --- the potential; tests/test_transport_potentials.py holds it to the suite of all families -------------------------
+# --- the potential; maps/test_convex_potentials.py holds it to the suite of all families -------------------------
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 import jkofilter as jf
 from jkofilter.errors import FilterError, InputError
-from jkofilter.transport import solve
+from jkofilter.transport import time_steps
 from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import RidgeSpline
@@ -121,7 +121,7 @@ def test_a_flow_of_ever_shorter_steps_is_given_up() -> None:
 
 def test_a_flow_of_too_many_steps_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(balking(0.01, 1.0).maps) >= 50
-    monkeypatch.setattr(solve, "MAX_STEPS", 20)
+    monkeypatch.setattr(time_steps, "MAX_STEPS", 20)
     with pytest.raises(FilterError, match=r"^the flow takes more than 20 steps by time 0\.\d+; give a longer step\.$"):
         balking(0.01, 1.0)
 

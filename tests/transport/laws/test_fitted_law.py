@@ -15,6 +15,7 @@ from torch.distributions import MultivariateNormal, Normal
 from jkofilter.errors import FilterError
 from jkofilter.models.state_space import sample_prior
 from jkofilter.transport.laws.fitted_law import FittedLaw, agreement, fitted_laws, gaussian_law, refit
+from jkofilter.transport.laws.storage import decoded_prior, encoded_prior
 from jkofilter.transport.maps.convex import Pool, inverse
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
@@ -132,6 +133,17 @@ def test_draws_take_shapes_and_the_global_generator_like_any_distribution() -> N
     assert torch.equal(one, two)
     assert law.event_shape == (2,)
     assert law.batch_shape == ()
+
+
+@pytest.mark.parametrize("kind", ["fitted law", "pulled back"])
+def test_a_stored_law_comes_back_also_by_the_name_that_old_files_have(kind: str) -> None:
+    law, x = law_of_depth(2), normals(30, 2)
+    entry = encoded_prior(law)
+    assert entry is not None
+    assert entry["kind"] == "fitted law"
+    back = decoded_prior(entry | {"kind": kind})
+    assert isinstance(back, FittedLaw)
+    assert torch.equal(back.log_prob(x), law.log_prob(x))
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------------
