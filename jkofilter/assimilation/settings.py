@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jkofilter.assimilation.moves import MOVES, Move
 from jkofilter.errors import InputError
+from jkofilter.models.checks import require_count
 from jkofilter.numerics.mcmc import AuxiliaryFunction, independence
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
@@ -41,15 +42,13 @@ class UpdateSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.moves, tuple) or not self.moves or set(self.moves) - set(MOVES):
             raise InputError(f"moves must be a tuple of some of {', '.join(MOVES)}, got {self.moves!r}.")
-        if not isinstance(self.sweeps, int) or self.sweeps < 1:
-            raise InputError(f"sweeps must be a positive integer, got {self.sweeps!r}.")
+        require_count("sweeps", self.sweeps, 1)
         if not 0 < self.ess < 1:
             raise InputError(f"ess must be a share between 0 and 1, got {self.ess!r}.")
         if not callable(self.auxiliary):
             raise InputError("auxiliary must be a function phi(z, c).")
         if not 0 < self.agreement <= 1:
             raise InputError(f"agreement must be a share above 0 and up to 1, got {self.agreement!r}.")
-        if not isinstance(self.layers, int) or self.layers < 0:
-            raise InputError(f"layers must be an integer of zero or more, got {self.layers!r}.")
+        require_count("layers", self.layers, 0)
         if not isinstance(self.engine, RidgeEngine):
             raise InputError(f"engine must be a RidgeEngine, got {type(self.engine).__name__}.")

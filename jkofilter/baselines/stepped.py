@@ -16,7 +16,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.baselines.weighted_particles import Mixture, WeightedParticles
 from jkofilter.beliefs.checks import checked_points, generator_or_default
 from jkofilter.errors import FilterError
-from jkofilter.models.checks import require_duration, require_positive
+from jkofilter.models.checks import require_non_negative, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import require_prior_and_sde, sample_prior
 from jkofilter.numerics.draws import stream
@@ -213,5 +213,5 @@ def flow_by_equal_steps(
 def check_flow(prior: Distribution, sde: LangevinSDE, duration: float, step: float) -> None:
     """Raise InputError unless the arguments that every flow method shares can be used."""
     require_prior_and_sde(prior, sde)
-    require_duration("duration", duration)
+    require_non_negative("duration", duration)
     require_positive("step", step)

@@ -75,7 +75,7 @@ def require_positive(name: str, value: float) -> None:
         raise InputError(f"{name} must be positive and finite, got {value!r}.")
 
 
-def require_duration(name: str, value: float) -> None:
+def require_non_negative(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is zero or more, and finite."""
     if not 0 <= value < math.inf:
         raise InputError(f"{name} must be zero or more and finite, got {value!r}.")

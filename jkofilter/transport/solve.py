@@ -8,7 +8,7 @@ from typing import Literal
 from torch.distributions import Distribution
 
 from jkofilter.errors import InputError
-from jkofilter.models.checks import require_duration, require_positive
+from jkofilter.models.checks import require_non_negative, require_positive
 from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import require_prior_and_sde
 from jkofilter.numerics.draws import stream
@@ -80,7 +80,7 @@ def solve_jko(
 def _check_times(scheme: str, duration: float, step: float, tolerance: float | None) -> None:
     if scheme not in POOL_SCHEMES:
         raise InputError(f"scheme must be one of {', '.join(POOL_SCHEMES)}, got {scheme!r}.")
-    require_duration("duration", duration)
+    require_non_negative("duration", duration)
     require_positive("step", step)
     if duration > MAX_STEPS * step:
         raise InputError(f"step must be at least duration / {MAX_STEPS}, or the flow has too many maps, got {step!r}.")

@@ -212,8 +212,8 @@ def test_the_fixed_point_contracts_as_fast_as_the_cone_metric_says(regularisatio
     """Thompson's metric falls by 1/(1 + gamma/T) an iteration, from at most e^5 down to 1e-9."""
     prior, sde = line()
     generator = torch.Generator().manual_seed(0)
-    cloud = prior_particles(prior, 200, generator)
-    step = proximal_step(sde, cloud, 0.05, jf.ProximalSettings(200, regularisation), generator)
+    start = prior_particles(prior, 200, generator)
+    step = proximal_step(sde, start, 0.05, jf.ProximalSettings(200, regularisation), generator)
     rate = 1 / (1 + regularisation / (1 - 0.5 * regularisation))
     assert step.iterations < math.log(1e-9 / math.exp(5)) / math.log(rate) + 2
 

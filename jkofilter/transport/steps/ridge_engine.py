@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from jkofilter.errors import InputError
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
@@ -48,14 +47,11 @@ class RidgeEngine:
     refinements: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cells, int) or self.cells < 4:
-            raise InputError(f"cells must be an integer of 4 or more, got {self.cells!r}.")
-        if self.directions is not None and (not isinstance(self.directions, int) or self.directions < 1):
-            raise InputError(f"directions must be a positive integer or None, got {self.directions!r}.")
-        if not 0 < self.fit_tolerance < math.inf:
-            raise InputError(f"fit_tolerance must be positive and finite, got {self.fit_tolerance!r}.")
-        if not isinstance(self.refinements, int) or self.refinements < 0:
-            raise InputError(f"refinements must be an integer of zero or more, got {self.refinements!r}.")
+        require_count("cells", self.cells, 4)
+        if self.directions is not None:
+            require_count("directions", self.directions, 1)
+        require_positive("fit_tolerance", self.fit_tolerance)
+        require_count("refinements", self.refinements, 0)
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> RidgeSpline:
         """The identity, on directions that suit the velocity of the flow at this pool."""
