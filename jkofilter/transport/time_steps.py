@@ -63,8 +63,7 @@ def carry(
     Raises:
         FilterError: a step fails however short; names the time.
     """
-    times, maps, infos, end = _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
-    return CarriedPool(tuple(times), tuple(maps), tuple(infos), end)
+    return _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class _Driver:
     generator: Generator
     start: float
 
-    def run(self, base: Pool) -> tuple[list[float], list[ConvexPotential], list[StepInfo], Pool]:
+    def run(self, base: Pool) -> CarriedPool:
         state, times, maps, infos, reason = FlowState(0.0, base), [0.0], [], [], ""
         tau = min(self.step, self._first(base))
         while self.duration - state.time > 1e-9 * self.step:
@@ -102,7 +101,7 @@ class _Driver:
             self._require_progress(times, reason)
         if maps:
             times[-1] = float(self.duration)
-        return times, maps, infos, state.pool
+        return CarriedPool(tuple(times), tuple(maps), tuple(infos), state.pool)
 
     def _require_progress(self, times: list[float], reason: str) -> None:
         """Raise FilterError where steps have become so short, or so many, that the end is not in sight."""

@@ -204,18 +204,19 @@ def test_a_step_that_fits_badly_says_so_and_a_good_one_does_not() -> None:
 
 
 def test_every_step_reports_what_it_did() -> None:
-    beta, tau = 2.5, 0.05
+    beta = 2.5
     sde = jf.LangevinSDE(coupled().potential, beta)
-    flow = jf.solve_jko(NORMAL, sde, 2 * tau, tau, "implicit-euler", pool=512)
-    assert len(flow.infos) == len(flow.maps) == len(flow.times) - 1 == 2
+    flow = jf.solve_jko(NORMAL, sde, 0.1, 0.05, "implicit-euler", pool=512)
+    assert len(flow.infos) == len(flow.maps) == len(flow.times) - 1 > 1
     x = flow.base.x
-    for time, psi, info in zip(flow.times[1:], flow.maps, flow.infos, strict=True):
-        pool = flow.at(time).pool
+    for before, time, psi, info in zip(flow.times, flow.times[1:], flow.maps, flow.infos, strict=False):
+        pool, tau = flow.at(time).pool, time - before
         residual = (pool.x - x) / tau + sde.potential.gradient(pool.x) + pool.score / beta
         assert info.details["residual"] == pytest.approx(residual.square().sum(-1).mean().item(), rel=1e-6)
         assert info.details["kl_rate"] == pytest.approx(beta / 4 * info.details["residual"])
         assert info.details["kl"] == pytest.approx(tau * info.details["kl_rate"])
-        assert (info.details["step"], info.details["halvings"], info.details["extrapolated"]) == (tau, 0, 0)
+        assert info.details["step"] == pytest.approx(tau)
+        assert (info.details["halvings"], info.details["extrapolated"]) == (0, 0)
         assert info.details["iterations"] >= 1
         assert math.isfinite(info.details["loss"])
         weights = (-beta * sde.potential(pool.x) - pool.log_prob).softmax(0)
