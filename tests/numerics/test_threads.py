@@ -208,6 +208,19 @@ def test_beliefs_start_and_readings_are_taken_in_on_one_thread() -> None:
     assert seen == [1, 1]
 
 
+def test_moments_of_a_run_are_taken_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def mean(belief: jf.ParticleBelief) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return belief.particles.mean(0)
+
+    monkeypatch.setattr(jf.ParticleBelief, "mean", property(mean))
+    jf.run_filter(jf.ParticleFilter(model_of(jf.DoubleWell(1)), particles=10), readings(1))
+    assert seen
+    assert set(seen) == {1}
+
+
 def test_a_filter_that_fails_leaves_the_callers_number() -> None:
     failing = model_of(jf.DoubleWell(1), Failing())
     with pytest.raises(jf.FilterError):
