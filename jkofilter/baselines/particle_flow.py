@@ -19,6 +19,7 @@ from jkofilter.models.checks import require_count
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import euler_maruyama, sample_prior
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 from jkofilter.numerics.time_grid import step_of
 
 _TRIAL, _TRIAL_STEPS = 2000, 20
@@ -66,6 +67,7 @@ class ParticleFlow:
         return ParticleBelief(float(time), x, equally_weighted(x).log_masses)
 
 
+@one_thread()
 def solve_particles(
     prior: Distribution,
     sde: LangevinSDE,
@@ -104,6 +106,7 @@ def solve_particles(
     return ParticleFlow(sde, substep, (0.0, *clock_times), tuple(snapshots), seed)
 
 
+@one_thread()
 def affordable_particles(
     prior: Distribution, sde: LangevinSDE, duration: float, substep: float, seconds: float
 ) -> float:

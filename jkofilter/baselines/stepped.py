@@ -21,6 +21,7 @@ from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import require_prior_and_sde, sample_prior
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.threads import one_thread
 from jkofilter.numerics.time_grid import equal_steps, step_of
 from jkofilter.numerics.weights import log_mean_exp
 
@@ -183,6 +184,7 @@ class WeightedParticleFlow:
         return WeightedDensity(float(time), step.density.log_density, step.proposal)
 
 
+@one_thread()
 def flow_by_equal_steps(
     stepper: ParticleStepper,
     prior: Distribution,

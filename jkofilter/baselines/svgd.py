@@ -16,6 +16,7 @@ from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 
 LogDensity: TypeAlias = Callable[[Points], Scalars]
 Score: TypeAlias = Callable[[Points, Generator], Points]
@@ -45,6 +46,7 @@ class SVGDResult:
         return ParticleBelief(math.inf, self.particles, equally_weighted(self.particles).log_masses)
 
 
+@one_thread()
 def svgd(
     target: LogDensity | None,
     start: Points,

@@ -16,6 +16,7 @@ from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 from jkofilter.numerics.time_grid import equal_steps
 
 _PROBES = 64
@@ -157,6 +158,7 @@ def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float,
     return x
 
 
+@one_thread()
 def simulate(
     model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3
 ) -> tuple[Tensor, ObservationSeries]:

@@ -12,6 +12,7 @@ from jkofilter.models.checks import require_non_negative, require_positive
 from jkofilter.models.sde import LangevinSDE, require_finite_potential
 from jkofilter.models.state_space import require_prior_and_sde
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.laws.prior_pool import check_pool, prior_draws, prior_pool
 from jkofilter.transport.maps.convex import pushed_through
@@ -22,6 +23,7 @@ from jkofilter.transport.steps.stepping import Stepper
 from jkofilter.transport.time_steps import MAX_STEPS, carry
 
 
+@one_thread()
 def solve_jko(
     prior: Distribution | JKOFlow,
     sde: LangevinSDE,

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.threads import threads_for
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
 from jkofilter.transport.schemes import SDIRK2, PoolScheme
 from jkofilter.transport.steps.engine import Engine, Solved
@@ -98,12 +99,14 @@ class Stepper:
             FilterError: the step is too long (for the potential's semiconvexity, for the shifted centre to stay
                 increasing), or a stage does not converge.
         """
-        start = self.engine.begin(self.sde, state.pool, state.psi)
-        if self.scheme == "bdf2" and state.before is not None:
-            return self._bdf2(state, tau, start, generator)
-        if self.scheme == "implicit-euler":
-            return self._implicit_euler(state, tau, start, generator)
-        return self._sdirk2(state, tau, start, generator)
+        n, d = state.pool.x.shape
+        with threads_for(n * d * d):
+            start = self.engine.begin(self.sde, state.pool, state.psi)
+            if self.scheme == "bdf2" and state.before is not None:
+                return self._bdf2(state, tau, start, generator)
+            if self.scheme == "implicit-euler":
+                return self._implicit_euler(state, tau, start, generator)
+            return self._sdirk2(state, tau, start, generator)
 
     def _stage(self, pool: Pool, centre: Points, h: float, start: ConvexPotential, generator: Generator) -> Solved:
         solved = self.engine.solve(StepProblem.start(self.sde, pool, centre, h), start, generator)
