@@ -1,11 +1,11 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
 from jkofilter._version import __version__
-from jkofilter.assimilation.assimilate import UpdateSettings
+from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.baselines.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.baselines.particle_flow import ParticleFlow, solve_particles
 from jkofilter.baselines.proximal import ProximalSettings, solve_proximal
-from jkofilter.baselines.stepped import CloudFlow
+from jkofilter.baselines.stepped import WeightedParticleFlow
 from jkofilter.baselines.svgd import SVGDResult, svgd
 from jkofilter.beliefs import (
     Belief,
@@ -67,6 +67,9 @@ from jkofilter.transport.solve import solve_jko
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
+
+CloudFlow = WeightedParticleFlow
+"""The old name of ``WeightedParticleFlow``."""
 
 __all__ = [
     "Belief",
@@ -130,6 +133,7 @@ __all__ = [
     "TransportBelief",
     "UnscentedKalmanFilter",
     "UpdateSettings",
+    "WeightedParticleFlow",
     "__version__",
     "benes_prior",
     "calibrate",

@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "files": ("errors",),
     "models": ("_typing", "errors", "numerics"),
     "beliefs": ("_typing", "errors", "numerics"),
+    "transport": (),
     "transport/schemes": (),
     "transport/line": (*LAWS, "transport/schemes"),
     "transport/maps": LAWS,
@@ -138,7 +139,7 @@ SHARED = {
         "jko_line",
         "jko_pool",
     },
-    "baselines": {"cloud", "stepped"},
+    "baselines": {"weighted_particles", "entropic", "stepped"},
 }
 METHODS = [file for package in SHARED for file in sorted((ROOT / package).glob("*.py"))]
 

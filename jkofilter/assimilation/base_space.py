@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
+from jkofilter.assimilation.likelihood import LogLikelihood
 from jkofilter.models.state_space import prior_log_prob
 from jkofilter.transport.laws.belief import TransportBelief, pushed_log_prob
-from jkofilter.transport.laws.fitted import PulledBack, refit
+from jkofilter.transport.laws.fitted_law import FittedLaw, refit
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
-LogLikelihood: TypeAlias = Callable[[Points], Scalars]
 CLOSE = 0.995
 """Effective share at which a law fitted to a prior of the user's is close enough; the rest is weighed in."""
 
 
 @dataclass(frozen=True, eq=False)
-class Swarm:
+class BaseParticles:
     """Particles in every space: u, z and x, (n, d) each, with log likelihood and ``BaseSpace.correction``, (n,)."""
 
     u: Points
@@ -31,9 +29,11 @@ class Swarm:
     log_likelihood: Scalars
     correction: Scalars
 
-    def chosen(self, index: Tensor) -> Swarm:
+    def chosen(self, index: Tensor) -> BaseParticles:
         """Some of them, in that order."""
-        return Swarm(self.u[index], self.z[index], self.x[index], self.log_likelihood[index], self.correction[index])
+        return BaseParticles(
+            self.u[index], self.z[index], self.x[index], self.log_likelihood[index], self.correction[index]
+        )
 
     def log_target(self, temperature: float) -> Scalars:
         """Log density of the tempered posterior over N(u; 0, I), up to a constant, (n,)."""
@@ -51,15 +51,15 @@ class BaseSpace:
     """
 
     belief: TransportBelief
-    law: PulledBack
+    law: FittedLaw
     exact: bool
 
-    def swarm_of_belief(self, log_likelihood: LogLikelihood) -> Swarm:
+    def particles_of_belief(self, log_likelihood: LogLikelihood) -> BaseParticles:
         """The belief's own particles."""
         z, x = self.belief.origin, self.belief.pool.x
-        return Swarm(self.law.normalise(z), z, x, log_likelihood(x), self.correction(z))
+        return BaseParticles(self.law.normalise(z), z, x, log_likelihood(x), self.correction(z))
 
-    def swarm(self, u: Points, log_likelihood: LogLikelihood) -> Swarm:
+    def particles_at(self, u: Points, log_likelihood: LogLikelihood) -> BaseParticles:
         """Particles at u. Where z(u) is not found the log likelihood is -inf, so that no kernel goes there."""
         z = self.law.restore(u, strict=False)
         found = torch.isfinite(z).all(-1)
@@ -68,7 +68,7 @@ class BaseSpace:
         for psi in self.belief.maps:
             x = psi.gradient(x)
         value = torch.where(found, log_likelihood(x), -math.inf)
-        return Swarm(u, z, x, value, self.correction(z))
+        return BaseParticles(u, z, x, value, self.correction(z))
 
     def correction(self, z: Points) -> Scalars:
         """log of the belief's base density over that of ``law``, (n,)."""
@@ -84,7 +84,7 @@ class BaseSpace:
 
 def base_space(belief: TransportBelief, engine: RidgeEngine, layers: int, generator: Generator) -> BaseSpace:
     """The base space of a belief; where its base law is a prior of the user's, a law is fitted to it first."""
-    if isinstance(belief.prior, PulledBack):
+    if isinstance(belief.prior, FittedLaw):
         return BaseSpace(belief, belief.prior, exact=True)
     pool = belief.base_pool()
     return BaseSpace(belief, refit(pool, pool.x[:0], engine, CLOSE, layers, generator), exact=False)

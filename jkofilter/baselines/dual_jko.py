@@ -11,18 +11,23 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.baselines.cloud import (
+from jkofilter.baselines.entropic import entropy_temperature, require_regularisation
+from jkofilter.baselines.stepped import (
+    ParticleStep,
+    ParticleStepper,
+    WeightedParticleFlow,
+    check_flow,
+    flow_by_equal_steps,
+)
+from jkofilter.baselines.weighted_particles import (
     FEWEST_POINTS,
-    Cloud,
-    check_blur,
-    check_count,
-    entropy_temperature,
-    prior_cloud,
+    WeightedParticles,
+    prior_particles,
     reweighted,
     transition,
 )
-from jkofilter.baselines.stepped import CloudFlow, CloudStep, Stepper, carry, check_flow
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.linalg import safe_cholesky, symmetrised, weighted_moments
@@ -39,7 +44,7 @@ class DualSettings:
     """How a dual JKO step is solved.
 
     Attributes:
-        points: of the cloud that the integrals are taken over.
+        points: particles that the integrals are taken over.
         centres: of the Gaussian kernel, chosen among the points.
         length: of the Gaussian kernel, in standard deviations of the law.
         regularisation: gamma, the weight of the coupling's entropy, in units of 1/beta.
@@ -61,20 +66,19 @@ class DualSettings:
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        check_count("points", self.points, FEWEST_POINTS)
-        check_count("centres", self.centres, 0)
-        check_count("nodes", self.nodes, 2)
-        check_blur(self.regularisation, self.corrected)
+        require_count("points", self.points, FEWEST_POINTS)
+        require_count("centres", self.centres, 0)
+        require_count("nodes", self.nodes, 2)
+        require_regularisation(self.regularisation, self.corrected)
         for name in ("length", "ridge"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be positive and finite, got {getattr(self, name)!r}.")
+            require_positive(name, getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
     """Functions in the space of the kernel (1 + u.v)^2 + exp(-|u - v|^2 / (2 length^2)) of whitened points u, v.
 
-    The polynomial part holds the potentials of Gaussian laws exactly and continues the others beyond the cloud. The
+    The polynomial part holds the potentials of Gaussian laws exactly and continues the others beyond the particles. The
     Gaussian part is spanned by the kernel at the centres, in an orthonormal basis of its space.
 
     Attributes:
@@ -140,7 +144,9 @@ class DualPotential:
         return -(self(x) + self.sde.potential(x)) / self.temperature - 1.0
 
 
-def dual_step(sde: LangevinSDE, source: Cloud, tau: float, settings: DualSettings, generator: Generator) -> CloudStep:
+def dual_step(
+    sde: LangevinSDE, source: WeightedParticles, tau: float, settings: DualSettings, generator: Generator
+) -> ParticleStep:
     """One entropic JKO step, by the concave dual in one potential.
 
     With the coupling pi of the old law's y and the new law's x, the step minimises
@@ -164,7 +170,7 @@ def dual_step(sde: LangevinSDE, source: Cloud, tau: float, settings: DualSetting
     x = mixture.one_each(generator)
     log_guess = mixture.log_prob(x)
     log_volumes = source.log_masses - log_guess
-    expansion = _expansion(Cloud(x, source.log_masses), settings, generator)
+    expansion = _expansion(WeightedParticles(x, source.log_masses), settings, generator)
     features = expansion.features(x)
     energy = sde.potential(x)
     start = _least_squares(expansion, features, -temperature * (log_guess + 1.0) - energy, source.log_masses)
@@ -175,19 +181,19 @@ def dual_step(sde: LangevinSDE, source: Cloud, tau: float, settings: DualSetting
     )  # fmt: skip
     coefficients, iterations = problem.solve(start, tau)
     potential = DualPotential(expansion, coefficients, sde, temperature)
-    cloud = reweighted(x, log_volumes + potential.log_density(x), tau)
-    return CloudStep(cloud, potential, mixture, iterations)
+    particles = reweighted(x, log_volumes + potential.log_density(x), tau)
+    return ParticleStep(particles, potential, mixture, iterations)
 
 
-def _expansion(cloud: Cloud, settings: DualSettings, generator: Generator) -> Expansion:
-    mean, covariance = weighted_moments(cloud.points, cloud.log_masses)
+def _expansion(particles: WeightedParticles, settings: DualSettings, generator: Generator) -> Expansion:
+    mean, covariance = weighted_moments(particles.points, particles.log_masses)
     root, _ = safe_cholesky(covariance)
     eye = torch.eye(len(mean)).to(mean)
     unroot = torch.linalg.solve_triangular(root, eye, upper=False).mT
-    count = min(settings.centres, len(cloud.points))
-    order = cloud.points[:, 0].argsort()
-    chosen = order[resample(cloud.log_masses[order], "systematic", generator, count)] if count else order[:0]
-    return Expansion(mean, unroot, (cloud.points[chosen] - mean) @ unroot, settings.length)
+    count = min(settings.centres, len(particles.points))
+    order = particles.points[:, 0].argsort()
+    chosen = order[resample(particles.log_masses[order], "systematic", generator, count)] if count else order[:0]
+    return Expansion(mean, unroot, (particles.points[chosen] - mean) @ unroot, settings.length)
 
 
 def _least_squares(expansion: Expansion, features: Tensor, target: Scalars, log_masses: Scalars) -> Scalars:
@@ -198,7 +204,13 @@ def _least_squares(expansion: Expansion, features: Tensor, target: Scalars, log_
 
 
 def _inner_nodes(
-    expansion: Expansion, start: Scalars, source: Cloud, gamma: float, tau: float, nodes: int, generator: Generator
+    expansion: Expansion,
+    start: Scalars,
+    source: WeightedParticles,
+    gamma: float,
+    tau: float,
+    nodes: int,
+    generator: Generator,
 ) -> tuple[Points, Tensor]:
     """Nodes (n nodes, d) and log weights (n, nodes) for E_z exp(g(y + sqrt(gamma tau) z)/gamma) of every y.
 
@@ -315,7 +327,7 @@ def solve_dual_jko(
     step: float = 0.05,
     settings: DualSettings = DualSettings(),  # noqa: B008
     seed: int = 0,
-) -> CloudFlow:
+) -> WeightedParticleFlow:
     """Carry a prior through a Langevin diffusion by entropic JKO steps solved in the dual (Frogner & Poggio 2020).
 
     Of first order in the step, as the JKO scheme is. With the quadratic potential of an Ornstein-Uhlenbeck process the
@@ -338,10 +350,10 @@ def solve_dual_jko(
     """
     check_flow(prior, sde, duration, step)
     generator = stream(seed, "baseline")
-    start = prior_cloud(prior, settings.points, generator)
-    return carry(stepper(sde, settings), prior, start, duration, step, generator, seed)
+    start = prior_particles(prior, settings.points, generator)
+    return flow_by_equal_steps(stepper(sde, settings), prior, start, duration, step, generator, seed)
 
 
-def stepper(sde: LangevinSDE, settings: DualSettings) -> Stepper:
+def stepper(sde: LangevinSDE, settings: DualSettings) -> ParticleStepper:
     """``dual_step`` of one diffusion with these settings."""
-    return lambda cloud, tau, generator: dual_step(sde, cloud, tau, settings, generator)
+    return lambda particles, tau, generator: dual_step(sde, particles, tau, settings, generator)

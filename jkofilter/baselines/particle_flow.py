@@ -11,13 +11,16 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points
-from jkofilter.baselines.cloud import check_count, equal_cloud
-from jkofilter.baselines.stepped import check_flow, step_of
+from jkofilter.baselines.stepped import check_flow
+from jkofilter.baselines.weighted_particles import equally_weighted
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.checks import require_count
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import euler_maruyama, sample_prior
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
+from jkofilter.numerics.time_grid import step_of
 
 _TRIAL, _TRIAL_STEPS = 2000, 20
 
@@ -61,9 +64,10 @@ class ParticleFlow:
         if since:
             generator = stream(self.seed, "between steps", x.device)
             x = _moved(self.sde, x, since, self.substep, generator)
-        return ParticleBelief(float(time), x, equal_cloud(x).log_masses)
+        return ParticleBelief(float(time), x, equally_weighted(x).log_masses)
 
 
+@one_thread()
 def solve_particles(
     prior: Distribution,
     sde: LangevinSDE,
@@ -93,7 +97,7 @@ def solve_particles(
     if not clock_times or any(b <= a for a, b in zip([0.0, *clock_times], clock_times, strict=False)):
         raise InputError(f"times must be increasing and after zero, got {clock_times}.")
     check_flow(prior, sde, clock_times[-1], substep)
-    check_count("particles", particles, 2)
+    require_count("particles", particles, 2)
     generator = stream(seed, "particles")
     snapshots, now = [sample_prior(prior, particles, generator)], 0.0
     for time in clock_times:
@@ -102,6 +106,7 @@ def solve_particles(
     return ParticleFlow(sde, substep, (0.0, *clock_times), tuple(snapshots), seed)
 
 
+@one_thread()
 def affordable_particles(
     prior: Distribution, sde: LangevinSDE, duration: float, substep: float, seconds: float
 ) -> float:

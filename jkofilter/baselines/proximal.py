@@ -11,19 +11,24 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.baselines.cloud import (
+from jkofilter.baselines.entropic import entropy_temperature, require_regularisation
+from jkofilter.baselines.stepped import (
+    ParticleStep,
+    ParticleStepper,
+    WeightedParticleFlow,
+    check_flow,
+    flow_by_equal_steps,
+)
+from jkofilter.baselines.weighted_particles import (
     FEWEST_POINTS,
-    Cloud,
     Mixture,
-    check_blur,
-    check_count,
-    entropy_temperature,
-    prior_cloud,
+    WeightedParticles,
+    prior_particles,
     reweighted,
     transition,
 )
-from jkofilter.baselines.stepped import CloudFlow, CloudStep, Stepper, carry, check_flow
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.checks import require_count
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.weights import normalise_log_weights
@@ -39,7 +44,7 @@ class ProximalSettings:
     """How a proximal step is solved.
 
     Attributes:
-        points: of the cloud.
+        points: how many particles.
         regularisation: gamma = epsilon / step, the weight of the coupling's entropy, in units of 1/beta. The coupling
             blurs by the standard deviation sqrt(gamma step), which has to span neighbouring points: in more than one
             dimension take it close to 2, where, corrected, all of the noise comes from the blur.
@@ -59,8 +64,8 @@ class ProximalSettings:
     weighting: Weighting = "transition"
 
     def __post_init__(self) -> None:
-        check_count("points", self.points, FEWEST_POINTS)
-        check_blur(self.regularisation, self.corrected)
+        require_count("points", self.points, FEWEST_POINTS)
+        require_regularisation(self.regularisation, self.corrected)
         if self.weighting not in get_args(Weighting):
             raise InputError(f"weighting must be 'transition' or 'counting', got {self.weighting!r}.")
 
@@ -92,8 +97,8 @@ class ProximalDensity:
 
 
 def proximal_step(
-    sde: LangevinSDE, source: Cloud, tau: float, settings: ProximalSettings, generator: Generator
-) -> CloudStep:
+    sde: LangevinSDE, source: WeightedParticles, tau: float, settings: ProximalSettings, generator: Generator
+) -> ParticleStep:
     """One entropic JKO step on points (Caluya & Halder 2019, whose y, z, xi and Gamma these are; epsilon = gamma tau).
 
     The points move by Euler-Maruyama; the density at them is z * (Gamma' y) with the y and z that solve
@@ -127,8 +132,8 @@ def proximal_step(
     log_masses = log_volumes + density.log_density(x)
     if not transported:
         # Densities at the points are what the published scheme carries on, however unequal they are.
-        return CloudStep(Cloud(x, normalise_log_weights(log_masses)[0]), density, mixture, iterations)
-    return CloudStep(reweighted(x, log_masses, tau), density, mixture, iterations)
+        return ParticleStep(WeightedParticles(x, normalise_log_weights(log_masses)[0]), density, mixture, iterations)
+    return ParticleStep(reweighted(x, log_masses, tau), density, mixture, iterations)
 
 
 def _log_kernel(y: Points, x: Points, width: float) -> Tensor:
@@ -179,7 +184,7 @@ def solve_proximal(
     step: float = 0.05,
     settings: ProximalSettings = ProximalSettings(),  # noqa: B008
     seed: int = 0,
-) -> CloudFlow:
+) -> WeightedParticleFlow:
     """Carry a prior through a Langevin diffusion by proximal recursion on weighted samples (Caluya & Halder 2019).
 
     Of first order in the step, as the JKO scheme is.
@@ -201,12 +206,12 @@ def solve_proximal(
     """
     check_flow(prior, sde, duration, step)
     generator = stream(seed, "baseline")
-    start = prior_cloud(prior, settings.points, generator)
+    start = prior_particles(prior, settings.points, generator)
     if settings.weighting == "counting":
-        start = Cloud(start.points, normalise_log_weights(prior.log_prob(start.points))[0])
-    return carry(stepper(sde, settings), prior, start, duration, step, generator, seed)
+        start = WeightedParticles(start.points, normalise_log_weights(prior.log_prob(start.points))[0])
+    return flow_by_equal_steps(stepper(sde, settings), prior, start, duration, step, generator, seed)
 
 
-def stepper(sde: LangevinSDE, settings: ProximalSettings) -> Stepper:
+def stepper(sde: LangevinSDE, settings: ProximalSettings) -> ParticleStepper:
     """``proximal_step`` of one diffusion with these settings."""
-    return lambda cloud, tau, generator: proximal_step(sde, cloud, tau, settings, generator)
+    return lambda particles, tau, generator: proximal_step(sde, particles, tau, settings, generator)

@@ -1,4 +1,4 @@
-"""Flows of laws carried by steps on a weighted cloud."""
+"""Flows of laws carried by steps on weighted particles."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from torch import Generator
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.baselines.cloud import Cloud, Mixture
+from jkofilter.baselines.weighted_particles import Mixture, WeightedParticles
 from jkofilter.beliefs.checks import checked_points, generator_or_default
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
+from jkofilter.models.checks import require_non_negative, require_positive
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.state_space import sample_prior
+from jkofilter.models.state_space import require_prior_and_sde, sample_prior
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.threads import one_thread
+from jkofilter.numerics.time_grid import equal_steps, step_of
 from jkofilter.numerics.weights import log_mean_exp
 
 _LINE_POINTS, _LINE_REACH = 8001, 12.0
@@ -28,7 +31,7 @@ _DEEP = 20.0
 """Nats by which a density on the line must have fallen at both ends."""
 
 
-class CloudDensity(Protocol):
+class UnnormalisedDensity(Protocol):
     """A density known anywhere, up to a small constant."""
 
     def log_density(self, x: Points) -> Scalars:
@@ -37,24 +40,24 @@ class CloudDensity(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class CloudStep:
+class ParticleStep:
     """What a step gives.
 
     Attributes:
-        cloud: the points after it, with their masses.
+        particles: after it.
         density: the law after it.
         proposal: a mixture that covers it.
         iterations: of the solver.
     """
 
-    cloud: Cloud
-    density: CloudDensity
+    particles: WeightedParticles
+    density: UnnormalisedDensity
     proposal: Mixture
     iterations: int
 
 
-Stepper: TypeAlias = Callable[[Cloud, float, Generator], CloudStep]
-"""Takes a cloud a length of time ahead."""
+ParticleStepper: TypeAlias = Callable[[WeightedParticles, float, Generator], ParticleStep]
+"""Takes weighted particles a length of time ahead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,23 +138,23 @@ class PriorLaw:
 
 
 @dataclass(frozen=True, eq=False)
-class CloudFlow:
+class WeightedParticleFlow:
     """The law at every time from zero to the end of a flow.
 
     Attributes:
         prior: the law at time zero.
         stepper: the method.
         times: of every step, starting with zero, in the SDE's unit.
-        start: the cloud at time zero.
+        start: the particles at time zero.
         steps: what every step gave, one fewer than times.
         seed: of a step to a time between steps.
     """
 
     prior: Distribution
-    stepper: Stepper
+    stepper: ParticleStepper
     times: tuple[float, ...]
-    start: Cloud
-    steps: tuple[CloudStep, ...]
+    start: WeightedParticles
+    steps: tuple[ParticleStep, ...]
     seed: int = 0
 
     @property
@@ -172,8 +175,8 @@ class CloudFlow:
         """
         done, since = step_of(self.times, time)
         if since:
-            cloud = self.steps[done - 1].cloud if done else self.start
-            step = self.stepper(cloud, since, stream(self.seed, "between steps", cloud.points.device))
+            particles = self.steps[done - 1].particles if done else self.start
+            step = self.stepper(particles, since, stream(self.seed, "between steps", particles.points.device))
         elif done:
             step = self.steps[done - 1]
         else:
@@ -181,55 +184,36 @@ class CloudFlow:
         return WeightedDensity(float(time), step.density.log_density, step.proposal)
 
 
-def carry(
-    stepper: Stepper, prior: Distribution, start: Cloud, duration: float, step: float, generator: Generator, seed: int
-) -> CloudFlow:
-    """The flow of a cloud by equal steps of at most ``step``.
+@one_thread()
+def flow_by_equal_steps(
+    stepper: ParticleStepper,
+    prior: Distribution,
+    start: WeightedParticles,
+    duration: float,
+    step: float,
+    generator: Generator,
+    seed: int,
+) -> WeightedParticleFlow:
+    """The flow of weighted particles by equal steps of at most ``step``.
 
     Raises:
         FilterError: a step cannot be solved; names the time.
     """
     count, tau = equal_steps(duration, step)
-    steps: list[CloudStep] = []
-    cloud = start
+    steps: list[ParticleStep] = []
+    particles = start
     for k in range(count):
         try:
-            steps.append(stepper(cloud, tau, generator))
+            steps.append(stepper(particles, tau, generator))
         except FilterError as error:
             raise FilterError(f"at time {k * tau:g}: {error}") from error
-        cloud = steps[-1].cloud
+        particles = steps[-1].particles
     times = (*(tau * k for k in range(count)), float(duration))
-    return CloudFlow(prior, stepper, times, start, tuple(steps), seed)
-
-
-def step_of(times: tuple[float, ...], time: float) -> tuple[int, float]:
-    """The last step begun at or before ``time``, and the time since.
-
-    Raises:
-        InputError: ``time`` is outside the flow.
-    """
-    end = times[-1]
-    slack = 1e-9 * max(end, 1e-300)
-    if not -slack <= time <= end + slack:
-        raise InputError(f"time must be between 0 and {end:g}, got {time!r}.")
-    done = sum(1 for t in times[1:] if t <= time + slack)
-    since = time - times[done]
-    return done, since if since > slack else 0.0
-
-
-def equal_steps(duration: float, step: float) -> tuple[int, float]:
-    """How many equal steps of at most ``step`` cover ``duration``, and their length; none cover zero."""
-    count = math.ceil(duration / step * (1 - 1e-12))
-    return count, duration / count if count else step
+    return WeightedParticleFlow(prior, stepper, times, start, tuple(steps), seed)
 
 
 def check_flow(prior: Distribution, sde: LangevinSDE, duration: float, step: float) -> None:
     """Raise InputError unless the arguments that every flow method shares can be used."""
-    if not isinstance(sde, LangevinSDE):
-        raise InputError("sde must be a LangevinSDE(potential, beta).")
-    if not isinstance(prior, Distribution) or tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
-        raise InputError(f"prior must be a torch Distribution with event_shape ({sde.dim},) and no batch_shape.")
-    if not (math.isfinite(duration) and duration >= 0):
-        raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
-    if not 0 < step < math.inf:
-        raise InputError(f"step must be positive and finite, got {step!r}.")
+    require_prior_and_sde(prior, sde)
+    require_non_negative("duration", duration)
+    require_positive("step", step)

@@ -11,10 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.baselines.cloud import check_count, equal_cloud
+from jkofilter.baselines.weighted_particles import equally_weighted
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 
 LogDensity: TypeAlias = Callable[[Points], Scalars]
 Score: TypeAlias = Callable[[Points, Generator], Points]
@@ -41,9 +43,10 @@ class SVGDResult:
     @property
     def belief(self) -> ParticleBelief:
         """The particles as a law, its density their kernel estimate."""
-        return ParticleBelief(math.inf, self.particles, equal_cloud(self.particles).log_masses)
+        return ParticleBelief(math.inf, self.particles, equally_weighted(self.particles).log_masses)
 
 
+@one_thread()
 def svgd(
     target: LogDensity | None,
     start: Points,
@@ -132,9 +135,8 @@ def _checked(
     """The score to follow, once the arguments can be used."""
     if not isinstance(start, Tensor) or start.ndim != 2 or len(start) < 2 or not torch.isfinite(start).all():
         raise InputError("start must hold at least two finite particles, (n, d).")
-    check_count("steps", steps, 1)
-    if not 0 < rate < math.inf:
-        raise InputError(f"rate must be positive and finite, got {rate!r}.")
+    require_count("steps", steps, 1)
+    require_positive("rate", rate)
     if not 0 <= decay < 1:
         raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
     if bandwidth is not None and not 0 < bandwidth < math.inf:

@@ -15,9 +15,9 @@ from jkofilter.baselines.proximal import ProximalSettings, solve_proximal
 from jkofilter.errors import FilterError, InputError
 from jkofilter.experiments.measures import PublishedFigure, check_published
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.solve import solve_jko
 from jkofilter.transport.steps.engine import Engine
-from jkofilter.transport.steps.stepping import Scheme
 
 MAX_PARTICLES = 100_000
 MIN_PARTICLES = 200
@@ -151,7 +151,7 @@ class FlowStudy:
 
 def jko(
     step: float,
-    scheme: Scheme = "sdirk2",
+    scheme: PoolScheme = "sdirk2",
     transport: str | Engine = "ridge",
     tolerance: float | None = None,
     pool: int = 4096,

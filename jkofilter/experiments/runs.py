@@ -18,6 +18,7 @@ from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics import metrics
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 
 TRIAL, MIN_MATCHED, MAX_MATCHED = 2000, 100, 1_000_000
 """Particles of the run that tells what one costs, and bounds on how many are taken at equal time."""
@@ -64,6 +65,7 @@ class FilterRun:
         return None if self.result is None else Reference(self.result.final, self.figures["log_evidence"])
 
 
+@one_thread()
 def run_one(
     scenario: Scenario,
     item: Filter,
@@ -145,6 +147,7 @@ class MethodRun:
     carried: Carried | None = None
 
 
+@one_thread()
 def run_method(case: FlowCase, method: Method, seed: int, budget: float) -> MethodRun:
     """Run a method on a case and measure the laws it carried to the judged times.
 

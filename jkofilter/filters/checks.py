@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -46,18 +45,6 @@ def require_gaussian_noise(model: StateSpaceModel, filter: str) -> None:
             f"model has the observation {type(model.observation).__name__}, but {filter} needs NonlinearGaussian or "
             "LinearGaussian; use ParticleFilter or JKOFilter."
         )
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raise InputError unless ``value`` is a number above zero and finite."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise InputError(f"{name} must be positive and finite, got {value!r}.")
-
-
-def require_count(name: str, value: object, least: int) -> None:
-    """Raise InputError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from jkofilter.filters.contract import Filter, failed
 from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
 
 
 class Tracker:
@@ -29,17 +30,20 @@ class Tracker:
         info: what the last step reported.
     """
 
+    @one_thread()
     def __init__(self, filter: Filter, seed: int = 0) -> None:
         self._filter = filter
         self._generator = stream(seed, "filter", filter.model.device)
         self.belief: Belief = filter.init(self._generator)
         self.info = StepInfo()
 
+    @one_thread()
     def predict(self, duration: float) -> Belief:
         """Let ``duration`` (time units) pass; returns the new belief."""
         self.belief, self.info = self._filter.predict(self.belief, duration, self._generator)
         return self.belief
 
+    @one_thread()
     def update(self, y: Any) -> Belief:
         """Take in a reading (p,), a number for p = 1, NaN where missing; returns the new belief.
 
@@ -50,6 +54,7 @@ class Tracker:
         return self.belief
 
 
+@one_thread()
 def run_filter(
     filter: Filter,
     series: ObservationSeries,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jkofilter.baselines.dual_jko import DualSettings, stepper
-from jkofilter.baselines.stepped import Stepper
+from jkofilter.baselines.stepped import ParticleStepper
 from jkofilter.filters.proximal_recursion import ProximalRecursionFilter
 
 
@@ -33,6 +33,6 @@ class DualJKOFilter(ProximalRecursionFilter):
         return self.settings.points
 
     @property
-    def stepper(self) -> Stepper:
+    def stepper(self) -> ParticleStepper:
         """A dual JKO step."""
         return stepper(self.model.sde, self.settings)

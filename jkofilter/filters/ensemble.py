@@ -16,12 +16,11 @@ from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     predicting,
     present_reading,
-    require_count,
     require_gaussian_noise,
     require_model,
-    require_positive,
     updating,
 )
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.draws import standard_normal

@@ -23,10 +23,10 @@ from jkofilter.filters.checks import (
     predicting,
     require_line_or_plane,
     require_model,
-    require_positive,
     updating,
 )
 from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, log_prior, prior_on_grid
+from jkofilter.models.checks import require_positive
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve

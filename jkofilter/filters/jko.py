@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 from torch import Generator, Tensor
 
-from jkofilter.assimilation.assimilate import UpdateSettings
+from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
@@ -18,20 +18,19 @@ from jkofilter.filters.checks import (
     on_occasion,
     predicting,
     predicting_from,
-    require_count,
     require_model,
-    require_positive,
     updating,
 )
 from jkofilter.filters.jko_line import LineCarrier
 from jkofilter.filters.jko_pool import PoolCarrier
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.transport.laws.belief import TransportBelief
-from jkofilter.transport.line.quantile_flow import SCHEMES as LINE_SCHEMES
-from jkofilter.transport.line.quantile_flow import FlowSettings, Scheme
-from jkofilter.transport.solve import check_pool, engine_of
-from jkofilter.transport.steps import stepping
+from jkofilter.transport.laws.prior_pool import check_pool
+from jkofilter.transport.line.quantile_flow import FlowSettings
+from jkofilter.transport.schemes import LINE_SCHEMES, POOL_SCHEMES, LineScheme, PoolScheme
 from jkofilter.transport.steps.engine import Engine
+from jkofilter.transport.steps.engines import engine_of
 
 B = TypeVar("B", bound=Belief)
 
@@ -88,7 +87,7 @@ class JKOFilter(Runnable):
 
     model: StateSpaceModel
     step: float = 0.05
-    scheme: Scheme = "sdirk2"
+    scheme: LineScheme = "sdirk2"
     transport: Literal["auto", "quantile", "ridge", "icnn", "soft-maximum"] | Engine = "auto"
     nodes: int = 400
     tolerance: float | None = 3e-4
@@ -131,10 +130,8 @@ class JKOFilter(Runnable):
                 "transport must be 'auto', 'quantile', 'ridge', 'icnn', 'soft-maximum' or an engine, got "
                 f"{self.transport!r}."
             )
-        if self.scheme not in stepping.SCHEMES:
-            raise InputError(
-                f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(stepping.SCHEMES)}."
-            )
+        if self.scheme not in POOL_SCHEMES:
+            raise InputError(f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(POOL_SCHEMES)}.")
         engine_of(self.transport)
         check_pool(self.pool, self.model.dim)
         if not isinstance(self.assimilation, UpdateSettings):
@@ -144,7 +141,7 @@ class JKOFilter(Runnable):
     def _carrier(self) -> Carrier[Any]:
         if self._on_the_line:
             return LineCarrier(self.model, FlowSettings(self.step, self.scheme, self.tolerance, self.nodes))
-        scheme, engine = cast(stepping.Scheme, self.scheme), engine_of(self.transport)
+        scheme, engine = cast(PoolScheme, self.scheme), engine_of(self.transport)
         return PoolCarrier(self.model, self.step, scheme, engine, self.pool, self.assimilation)
 
     def init(self, generator: Generator) -> QuantileBelief | TransportBelief:

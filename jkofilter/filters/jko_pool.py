@@ -8,17 +8,20 @@ from itertools import pairwise
 
 from torch import Generator, Tensor
 
-from jkofilter.assimilation.assimilate import LOST, UpdateSettings, assimilate, ridge_directions
+from jkofilter.assimilation.assimilate import LOST, assimilate
 from jkofilter.assimilation.base_space import CLOSE
+from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters.checks import log_likelihood_without_nan
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel
-from jkofilter.transport.laws.belief import TransportBelief, prior_pool
-from jkofilter.transport.laws.fitted import agreement, refit
-from jkofilter.transport.solve import WORTH_A_NOTE, CarriedPool, carry, prior_draws
+from jkofilter.transport.laws.belief import TransportBelief, ridge_directions
+from jkofilter.transport.laws.fitted_law import agreement, refit
+from jkofilter.transport.laws.prior_pool import prior_draws, prior_pool
+from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.steps.engine import Engine
-from jkofilter.transport.steps.stepping import Scheme, Stepper
+from jkofilter.transport.steps.stepping import Stepper
+from jkofilter.transport.time_steps import WORTH_A_NOTE, CarriedPool, carry
 
 MOST_MAPS = 8
 """A longer chain is replaced by a law fitted to it at the next predict: every map costs ``log_prob`` an inversion."""
@@ -40,7 +43,7 @@ class PoolCarrier:
 
     model: StateSpaceModel
     step: float
-    scheme: Scheme
+    scheme: PoolScheme
     engine: Engine
     pool: int
     assimilation: UpdateSettings
@@ -73,7 +76,7 @@ class PoolCarrier:
         after = replace(start, time=start.time + duration, maps=(*start.maps, *carried.maps), pool=carried.pool)
         if not carried.maps:
             return after, StepInfo(status="skipped")
-        added = sum(info.details["kl_rate"] * info.details["step"] for info in carried.infos)
+        added = sum(info.details["kl"] for info in carried.infos)
         details = _summary(carried) | {"kl": added - math.log(fitted)}
         if fitted < 1.0:
             details["agreement"] = fitted

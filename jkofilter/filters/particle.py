@@ -17,11 +17,10 @@ from jkofilter.filters.checks import (
     checked_log_likelihood,
     occasion,
     predicting,
-    require_count,
     require_model,
-    require_positive,
     updating,
 )
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jkofilter.baselines.proximal import ProximalSettings, stepper
-from jkofilter.baselines.stepped import Stepper
+from jkofilter.baselines.stepped import ParticleStepper
 from jkofilter.errors import InputError
 from jkofilter.filters.proximal_recursion import ProximalRecursionFilter
 
@@ -39,6 +39,6 @@ class ProximalFilter(ProximalRecursionFilter):
         return self.settings.points
 
     @property
-    def stepper(self) -> Stepper:
+    def stepper(self) -> ParticleStepper:
         """A proximal step."""
         return stepper(self.model.sde, self.settings)

@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
-from jkofilter.baselines.cloud import equal_cloud
-from jkofilter.baselines.stepped import Stepper, equal_steps
+from jkofilter.baselines.stepped import ParticleStepper
+from jkofilter.baselines.weighted_particles import equally_weighted
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
@@ -21,21 +21,21 @@ from jkofilter.filters.checks import (
     checked_log_likelihood,
     occasion,
     predicting,
-    require_count,
     require_line_or_plane,
     require_model,
-    require_positive,
     updating,
 )
 from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, prior_on_grid
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
+from jkofilter.numerics.time_grid import equal_steps
 
 _CELLS = {1: 1000, 2: 100}
 _FEWEST_CELLS = 50
 _REACH = {1: Reach(60.0, 45.0, 30.0, 4, 20.0, 20.0), 2: Reach(60.0, 45.0, 30.0, 2, 6.0, 3.0)}
-"""Far enough for any sum over the grid; beyond the cloud the methods only extrapolate."""
+"""Far enough for any sum over the grid; beyond the particles the methods only extrapolate."""
 _UNBALANCED = 1.0
 """Nats by which the mass of a density may be off before it counts as lost."""
 
@@ -70,11 +70,11 @@ class ProximalRecursionFilter(Runnable):
     @property
     @abstractmethod
     def points(self) -> int:
-        """Of the cloud."""
+        """Of the particles."""
 
     @property
     @abstractmethod
-    def stepper(self) -> Stepper:
+    def stepper(self) -> ParticleStepper:
         """The method."""
 
     def init(self, generator: Generator) -> OnGrid:
@@ -102,19 +102,19 @@ class ProximalRecursionFilter(Runnable):
         return predicting(belief, kind_of_belief(self.model), duration, step)
 
     def _later(self, now: OnGrid, duration: float, generator: Generator) -> tuple[OnGrid, StepInfo]:
-        cloud = equal_cloud(now.even_sample(self.points, generator))
+        particles = equally_weighted(now.even_sample(self.points, generator))
         count, tau = equal_steps(duration, float(self.step))
         stepper, iterations = self.stepper, 0
         for k in range(count):
             try:
-                step = stepper(cloud, tau, generator)
+                step = stepper(particles, tau, generator)
             except FilterError as error:
                 raise FilterError(f"at time {now.time + k * tau:g}: {error}") from error
-            cloud, iterations = step.cloud, iterations + step.iterations
+            particles, iterations = step.particles, iterations + step.iterations
 
         def log_density(x: Array) -> Array:
             with torch.no_grad():
-                return as_array(step.density.log_density(torch.as_tensor(x).to(cloud.points)))
+                return as_array(step.density.log_density(torch.as_tensor(x).to(particles.points)))
 
         grid, values = fit(log_density, now.grid, self._cells, _REACH[self.model.dim])
         after, mass = belief_on_grid(self.model, grid, values, now.time + duration, now.log_evidence)
@@ -124,7 +124,7 @@ class ProximalRecursionFilter(Runnable):
                 "extrapolated badly; give more points or shorter steps."
             )
         details = {"steps": count, "iterations": iterations, "mass": math.exp(mass), "cells": math.prod(grid.shape)}
-        return after, StepInfo(ess=cloud.ess, details=details)
+        return after, StepInfo(ess=particles.ess, details=details)
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[OnGrid, StepInfo]:
         """The law given a reading, on a grid fitted to it.

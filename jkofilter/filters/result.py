@@ -21,7 +21,7 @@ from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
 from jkofilter.transport.laws.storage import decoded_belief, encoded_belief
-from jkofilter.transport.solve import WORTH_A_NOTE
+from jkofilter.transport.time_steps import WORTH_A_NOTE
 
 if TYPE_CHECKING:
     import xarray

@@ -21,9 +21,9 @@ from jkofilter.filters.checks import (
     present_reading,
     require_gaussian_noise,
     require_model,
-    require_positive,
     updating,
 )
+from jkofilter.models.checks import require_positive
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.linalg import (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,21 @@ def require_orthogonal(value: Tensor | Sequence[Any], name: str, dim: int | None
     if not torch.allclose(matrix @ matrix.mT, torch.eye(matrix.shape[0]).to(matrix), atol=1e-8):
         raise InputError(f"{name} must be orthogonal; take the Q factor of torch.linalg.qr.")
     return matrix
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Raise InputError unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` is positive and finite."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise InputError(f"{name} must be positive and finite, got {value!r}.")
+
+
+def require_non_negative(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` is zero or more, and finite."""
+    if not 0 <= value < math.inf:
+        raise InputError(f"{name} must be zero or more and finite, got {value!r}.")

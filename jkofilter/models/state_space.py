@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +16,8 @@ from jkofilter.models.observations import ObservationModel
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.numerics.draws import stream
+from jkofilter.numerics.threads import one_thread
+from jkofilter.numerics.time_grid import equal_steps
 
 _PROBES = 64
 """Draws of a prior that are looked at to see whether it can be sampled."""
@@ -41,21 +42,10 @@ class StateSpaceModel:
     observation: ObservationModel
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prior, Distribution):
-            raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
-        if not isinstance(self.sde, LangevinSDE):
-            raise InputError("sde must be a LangevinSDE(potential, beta).")
-        if tuple(self.prior.event_shape) != (self.sde.dim,) or tuple(self.prior.batch_shape) != ():
-            raise InputError(
-                f"prior must have event_shape ({self.sde.dim},) and no batch to match the potential, got event_shape "
-                f"{tuple(self.prior.event_shape)} and batch_shape {tuple(self.prior.batch_shape)}; "
-                "use MultivariateNormal or Independent(..., 1)."
-            )
+        require_prior_and_sde(self.prior, self.sde)
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
-        draws = sample_prior(self.prior, _PROBES, stream(0, "probe"))
-        if not torch.isfinite(draws).all():
-            raise InputError("prior draws are not finite; give finite parameters.")
+        finite_draws(self.prior, _PROBES, stream(0, "probe"))
 
     @property
     def dim(self) -> int:
@@ -86,6 +76,35 @@ class StateSpaceModel:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"observation.log_likelihood must return shape ({x.shape[0]},), got {shape}.")
         return value
+
+
+def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> None:
+    """Raise InputError unless both are what they have to be, and of one dimension."""
+    if not isinstance(prior, Distribution):
+        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
+    if not isinstance(sde, LangevinSDE):
+        raise InputError("sde must be a LangevinSDE(potential, beta).")
+    if tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
+        raise InputError(
+            f"prior must have event_shape ({sde.dim},) and no batch to match the potential, got event_shape "
+            f"{tuple(prior.event_shape)} and batch_shape {tuple(prior.batch_shape)}; "
+            "use MultivariateNormal or Independent(..., 1)."
+        )
+
+
+def finite_draws(prior: Distribution, n: int, generator: Generator) -> Points:
+    """``n`` draws of ``prior``, (n, d).
+
+    Raises:
+        InputError: it cannot be sampled, or not to finite numbers.
+    """
+    try:
+        draws = sample_prior(prior, n, generator)
+    except NotImplementedError as error:
+        raise InputError("prior cannot be sampled: it has no sample.") from error
+    if not torch.isfinite(draws).all():
+        raise InputError("prior draws are not finite; give finite parameters.")
+    return draws
 
 
 def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:
@@ -129,9 +148,7 @@ def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float,
     """``x`` (n, d) moved ``duration`` ahead in equal Euler-Maruyama steps of at most ``substep`` time units."""
     if duration <= 0:
         return x
-    # The slack keeps rounding of duration / substep from adding a step.
-    steps = max(1, math.ceil(duration / substep * (1 - 1e-12)))
-    h = duration / steps
+    steps, h = equal_steps(duration, substep)
     scale = (sde.variance_rate() * h) ** 0.5
     x = x.clone()
     noise = torch.empty_like(x)
@@ -141,6 +158,7 @@ def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float,
     return x
 
 
+@one_thread()
 def simulate(
     model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3
 ) -> tuple[Tensor, ObservationSeries]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jkofilter._typing import Points, Scalars
+from jkofilter.numerics.threads import in_threads
 
 # Terms left out together weigh less than this share of the sum: exp(-27.6) = 1e-12.
 _LOG_TOLERANCE = 27.6
@@ -45,11 +46,12 @@ def _chunked(x: Tensor, means: Tensor, log_weights: Tensor) -> Tensor:
     centre = means.mean(0)
     means = means - centre
     bias = log_weights - 0.5 * means.square().sum(-1)
-    parts = []
-    for block in (x - centre).split(rows):
+
+    def log_sums(block: Tensor) -> Tensor:
         exponents = torch.addmm(bias, block, means.mT)
-        parts.append(torch.logsumexp(exponents, -1) - 0.5 * block.square().sum(-1))
-    return torch.cat(parts) if parts else x.new_zeros(0)
+        return torch.logsumexp(exponents, -1) - 0.5 * block.square().sum(-1)
+
+    return torch.cat(in_threads(log_sums, (x - centre).split(rows)))
 
 
 def _windowed(x: Tensor, means: Tensor, log_weights: Tensor) -> Tensor:

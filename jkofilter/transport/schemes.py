@@ -1,9 +1,17 @@
-"""Diagonally implicit Runge-Kutta methods whose stages are JKO steps."""
+"""Time-stepping schemes: their names, and the diagonally implicit Runge-Kutta methods whose stages are JKO steps."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+PoolScheme: TypeAlias = Literal["sdirk2", "bdf2", "implicit-euler"]
+LineScheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
+POOL_SCHEMES: tuple[PoolScheme, ...] = get_args(PoolScheme)
+"""Of maps fitted on a pool, in any dimension."""
+LINE_SCHEMES: tuple[LineScheme, ...] = get_args(LineScheme)
+"""Of nodes on the line."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 import jkofilter as jf
-from jkofilter.baselines.cloud import prior_cloud
 from jkofilter.baselines.proximal import proximal_step
+from jkofilter.baselines.weighted_particles import prior_particles
 
 RATE, CENTRE, BETA, MEAN, VARIANCE = 1.4, 0.3, 1.5, -1.0, 0.5
 OU = OrnsteinUhlenbeck(RATE, CENTRE, BETA, MEAN, VARIANCE)
@@ -56,6 +56,11 @@ def entropic_law(steps: int, tau: float, regularisation: float, corrected: bool)
         mean = gaussian_jko_step(mean, 1.0, RATE, CENTRE, BETA, tau)[0]
         variance = entropic_gaussian_step(variance, RATE, temperature, regularisation / BETA, tau)
     return normal(torch.tensor([mean]).double(), torch.tensor([[variance]]).double())
+
+
+def test_the_old_name_of_the_flow_still_is_one() -> None:
+    assert jf.CloudFlow is jf.WeightedParticleFlow
+    assert type(jf.solve_proximal(*line(), 0.0)) is jf.CloudFlow
 
 
 def test_the_closed_form_of_an_entropic_gaussian_step_minimises_its_objective() -> None:
@@ -207,8 +212,8 @@ def test_the_fixed_point_contracts_as_fast_as_the_cone_metric_says(regularisatio
     """Thompson's metric falls by 1/(1 + gamma/T) an iteration, from at most e^5 down to 1e-9."""
     prior, sde = line()
     generator = torch.Generator().manual_seed(0)
-    cloud = prior_cloud(prior, 200, generator)
-    step = proximal_step(sde, cloud, 0.05, jf.ProximalSettings(200, regularisation), generator)
+    start = prior_particles(prior, 200, generator)
+    step = proximal_step(sde, start, 0.05, jf.ProximalSettings(200, regularisation), generator)
     rate = 1 / (1 + regularisation / (1 - 0.5 * regularisation))
     assert step.iterations < math.log(1e-9 / math.exp(5)) / math.log(rate) + 2
 

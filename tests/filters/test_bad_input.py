@@ -161,6 +161,7 @@ SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
     "transport": ("transport", lambda: jf.JKOFilter(_model(), transport="teleport")),
     "step-zero": ("step", lambda: jf.JKOFilter(_model(), step=0.0)),
     "step-nan": ("step", lambda: jf.JKOFilter(_model(), step=NAN)),
+    "step-in-words": ("step", lambda: jf.GridFilter(_model(), step="short")),
     "step-infinite": ("step", lambda: jf.JKOFilter(_model(), step=INF)),
     "nodes-few": ("nodes", lambda: jf.JKOFilter(_model(), nodes=10)),
     "nodes-fraction": ("nodes", lambda: jf.JKOFilter(_model(), nodes=400.0)),

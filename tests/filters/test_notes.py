@@ -14,7 +14,7 @@ import jkofilter as jf
 from jkofilter.beliefs.base import Belief
 from jkofilter.filters import jko_pool
 from jkofilter.filters.base import Runnable
-from jkofilter.transport.solve import WORTH_A_NOTE
+from jkofilter.transport.time_steps import WORTH_A_NOTE
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,8 @@ def test_no_global_state_is_touched() -> None:
     code = (
         "import torch, jkofilter as jf, matplotlib; before = dict(matplotlib.rcParams)\n"
         "from jkofilter.pictures.over_time import density_heatmap; "
-        "from jkofilter.pictures.comparison import final_densities; b = jf.GaussianBelief(0.0, torch.zeros(1), torch.eye(1))\n"
+        "from jkofilter.pictures.comparison import final_densities\n"
+        "b = jf.GaussianBelief(0.0, torch.zeros(1), torch.eye(1))\n"
         "density_heatmap([b]).savefig('/dev/null', format='png'); final_densities({'a': b}, 'a')\n"
         "from matplotlib._pylab_helpers import Gcf; assert not Gcf.get_all_fig_managers()\n"
         "assert dict(matplotlib.rcParams) == before"

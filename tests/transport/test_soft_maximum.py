@@ -12,7 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import jkofilter as jf
 from jkofilter.errors import FilterError, InputError
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pool, inverse
 from jkofilter.transport.maps.soft_maximum import FLOOR, SoftMaximum
 from jkofilter.transport.steps.problem import StepProblem
@@ -64,7 +64,7 @@ def step_problem(n: int = 256, h: float = 0.1, pool: Pool | None = None) -> Step
     return StepProblem.start(mixture(MODES)[0], pool, pool.x, h)
 
 
-# --- the potential; tests/test_transport_potentials.py holds it to the suite of all families -------------------------
+# --- the potential; maps/test_convex_potentials.py holds it to the suite of all families -------------------------
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,9 +12,11 @@ from torch.distributions import Distribution
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.beliefs.particle import ParticleBelief
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import InputError
 from jkofilter.models.state_space import prior_log_prob, sample_prior
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import ConvexPotential, Pool, inverse, push_log_prob
+from jkofilter.transport.maps.ridge import RidgeSpline
 
 _CHUNK = 8192
 
@@ -149,29 +151,9 @@ def pushed_log_prob(
     return total
 
 
-def prior_pool(prior: Distribution, x: Points) -> Pool:
-    """Particles of the prior with log density and score.
-
-    Raises:
-        InputError: the prior's log density cannot be evaluated, or is not finite or differentiable at its own draws.
-    """
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_(True)
-        try:
-            log_prob = prior.log_prob(leaf)
-        except NotImplementedError as error:
-            raise InputError("prior cannot be evaluated: it has no log_prob.") from error
-        if log_prob.shape != x.shape[:1]:
-            raise InputError(f"prior.log_prob must return shape ({len(x)},), got {tuple(log_prob.shape)}.")
-        if not log_prob.requires_grad:
-            raise InputError("prior.log_prob must be differentiable by torch: its gradient drives the flow.")
-        (score,) = torch.autograd.grad(log_prob.sum(), leaf)
-    if not (torch.isfinite(log_prob).all() and torch.isfinite(score).all()):
-        raise InputError("prior.log_prob or its gradient is not finite at the prior's own draws.")
-    return Pool(x.detach(), log_prob.detach(), score.detach())
-
-
-def require_finite(pool: Pool) -> None:
-    """Raise FilterError unless positions, densities and scores are finite."""
-    if not all(torch.isfinite(part).all() for part in (pool.x, pool.log_prob, pool.score)):
-        raise FilterError("positions, log densities or scores of the particles are not finite.")
+def ridge_directions(belief: TransportBelief) -> Points:
+    """Ridge directions of the last map that has some, (k, d): in them the law is likely to be bent still."""
+    for psi in reversed(belief.maps):
+        if isinstance(psi, RidgeSpline) and len(psi.ridges.directions):
+            return psi.ridges.directions
+    return belief.origin[:0]

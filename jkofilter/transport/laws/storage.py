@@ -15,7 +15,7 @@ from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Table
 from jkofilter.transport.laws.belief import TransportBelief
-from jkofilter.transport.laws.fitted import PulledBack
+from jkofilter.transport.laws.fitted_law import FittedLaw
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
 from jkofilter.transport.maps.icnn import ICNN
 from jkofilter.transport.maps.ridge import RidgeSpline
@@ -54,9 +54,9 @@ def decoded_map(entry: Table) -> ConvexPotential:
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
     """What determines a Gaussian, a mixture of Gaussians or a law carried to the normal; None for anything else."""
-    if isinstance(prior, PulledBack):
+    if isinstance(prior, FittedLaw):
         layers = [encoded_map(phi) for phi in prior.layers]
-        return {"kind": "pulled back", "mean": prior.centre, "root": prior.root, "layers": layers}
+        return {"kind": "fitted law", "mean": prior.centre, "root": prior.root, "layers": layers}
     normal = _normal(prior)
     if normal is not None:
         return {"kind": "normal", "mean": normal[0], "factor": normal[1]}
@@ -88,7 +88,7 @@ def decoded_prior(entry: Table) -> Distribution:
 
 def _decoded_fitted(entry: Table) -> Distribution:
     layers = tuple(decoded_map(layer) for layer in entry.tables("layers"))
-    return PulledBack(entry.of("mean", torch.Tensor), entry.of("root", torch.Tensor), layers)
+    return FittedLaw(entry.of("mean", torch.Tensor), entry.of("root", torch.Tensor), layers)
 
 
 def _decoded_normal(entry: Table) -> Distribution:
@@ -100,6 +100,8 @@ def _decoded_mixture(entry: Table) -> Distribution:
 
 
 _PRIORS: dict[str, Callable[[Table], Distribution]] = {
+    "fitted law": _decoded_fitted,
+    # What the first files call it.
     "pulled back": _decoded_fitted,
     "normal": _decoded_normal,
     "mixture": _decoded_mixture,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -21,10 +21,7 @@ from jkofilter.numerics.differences import first_difference
 from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, kink, roughness
 from jkofilter.numerics.newton import is_increasing
 from jkofilter.transport.line.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
-from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4
-
-Scheme: TypeAlias = Literal["sdirk2", "sdirk4", "bdf2", "implicit-euler"]
-SCHEMES: tuple[str, ...] = get_args(Scheme)
+from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4, LineScheme
 
 MAX_COARSENESS = 1.8
 MAX_ROUGHNESS = 1.7
@@ -118,7 +115,7 @@ class FlowSettings:
     """
 
     step: float
-    scheme: Scheme
+    scheme: LineScheme
     tolerance: float | None
     nodes: int
 

@@ -14,7 +14,7 @@ from jkofilter.transport.maps.convex import ConvexPotential
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolated:
+class DisplacementInterpolation:
     """(1 - share) |x|^2 / 2 + share psi(x): particles that share of the way along straight lines (McCann 1997).
 
     Attributes:

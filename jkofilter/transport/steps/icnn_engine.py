@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import blocks, in_threads
@@ -17,10 +18,10 @@ from jkofilter.transport.maps.convex import ConvexPotential, Pool, trainable_log
 from jkofilter.transport.maps.icnn import FLOOR, ICNN, Layer
 from jkofilter.transport.maps.icnn_derivatives import softplus_inverse
 from jkofilter.transport.maps.ridge import RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.ridge_fit import fit_affine
 
 SHARES = (0.15, 0.3, 0.6, 1.0, 1.5, 2.2, 3.4)
 """How far along the start's own displacement a solve may begin; stages of a scheme differ mostly by such a factor."""
@@ -59,11 +60,8 @@ class ICNNEngine:
         if not self.widths or any(not isinstance(width, int) or width < 1 for width in self.widths):
             raise InputError(f"widths must be positive integers, one a hidden layer, got {self.widths!r}.")
         for name, least in (("rank", 1), ("iterations", 1), ("batch", 1), ("patience", 1), ("refinements", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be an integer of {least} or more, got {value!r}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be positive and finite, got {self.learning_rate!r}.")
+            require_count(name, getattr(self, name), least)
+        require_positive("learning_rate", self.learning_rate)
         if not 0 < self.held_out <= 0.9:
             raise InputError(f"held_out must be a share above 0 and up to 0.9, got {self.held_out!r}.")
 

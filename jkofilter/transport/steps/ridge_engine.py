@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from jkofilter.errors import InputError
+from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine, identity
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.problem import StepProblem
-from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge
+from jkofilter.transport.steps.ridge_fit import fit_ridge
 
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
@@ -47,14 +47,11 @@ class RidgeEngine:
     refinements: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cells, int) or self.cells < 4:
-            raise InputError(f"cells must be an integer of 4 or more, got {self.cells!r}.")
-        if self.directions is not None and (not isinstance(self.directions, int) or self.directions < 1):
-            raise InputError(f"directions must be a positive integer or None, got {self.directions!r}.")
-        if not 0 < self.fit_tolerance < math.inf:
-            raise InputError(f"fit_tolerance must be positive and finite, got {self.fit_tolerance!r}.")
-        if not isinstance(self.refinements, int) or self.refinements < 0:
-            raise InputError(f"refinements must be an integer of zero or more, got {self.refinements!r}.")
+        require_count("cells", self.cells, 4)
+        if self.directions is not None:
+            require_count("directions", self.directions, 1)
+        require_positive("fit_tolerance", self.fit_tolerance)
+        require_count("refinements", self.refinements, 0)
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> RidgeSpline:
         """The identity, on directions that suit the velocity of the flow at this pool."""
@@ -91,8 +88,13 @@ class RidgeEngine:
         return richer if better.mean_square < worth * fit.mean_square else directions
 
     def solve(self, problem: StepProblem, start: RidgeSpline, generator: Generator) -> Solved[RidgeSpline]:
-        """The convex program from the best affine map on the ridges of ``start``, and again around its solution."""
-        affine = fit_affine(problem)
+        """The convex program from the best affine map on the ridges of ``start``, and again around its solution.
+
+        Raises:
+            FilterError: the objective is not finite at the identity, or the iteration does not converge.
+        """
+        # Where there are no ridges to mend it, an affine program without a solution is the end of the matter.
+        affine = fit_affine(problem) if len(start.ridges.directions) else fit_ridge(problem, identity(problem))
         psi, iterations = affine.psi.on(start.ridges), affine.iterations
         for attempt in range(1 + self.refinements):
             fit = fit_ridge(problem, psi, warm=attempt > 0)

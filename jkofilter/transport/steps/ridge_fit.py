@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -144,26 +143,6 @@ class _State:
     y: Points
     factor: Float[Tensor, "n d d"]
     quadratic_factor: Matrix
-
-
-def fit_affine(problem: StepProblem) -> RidgeFit:
-    """The affine (Gaussian) map that solves a step best, from which all engines start; the identity if none is found.
-
-    For a Gaussian pool and a quadratic potential it is the step's solution.
-
-    Raises:
-        FilterError: the objective is not finite at the identity.
-    """
-    x = problem.pool.x
-    identity = RidgeSpline.affine(torch.eye(x.shape[1]).to(x), torch.zeros_like(x[0]))
-    try:
-        return fit_ridge(problem, identity)
-    except FilterError:
-        y, hessian = identity.gradient_and_hessian(x)
-        loss = problem.energies(y, hessian, torch.zeros_like(problem.pool.log_prob)).mean().item()
-        if not math.isfinite(loss):
-            raise
-        return RidgeFit(identity, loss, 0)
 
 
 def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> RidgeFit:

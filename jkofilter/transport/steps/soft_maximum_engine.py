@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
+from jkofilter.models.checks import require_count, require_non_negative, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import stream
 from jkofilter.transport.maps.convex import Pool, trainable_log_det
@@ -69,14 +70,10 @@ class SoftMaximumEngine:
 
     def __post_init__(self) -> None:
         for name, least in (("pieces", 1), ("iterations", 1), ("refinements", 0), ("bends", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be an integer of {least} or more, got {value!r}.")
+            require_count(name, getattr(self, name), least)
         for name in ("sharpness", "fit_tolerance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be positive and finite, got {getattr(self, name)!r}.")
-        if not 0 <= self.penalty < math.inf:
-            raise InputError(f"penalty must be zero or more and finite, got {self.penalty!r}.")
+            require_positive(name, getattr(self, name))
+        require_non_negative("penalty", self.penalty)
 
     def begin(self, sde: LangevinSDE, pool: Pool, previous: SoftMaximum | None) -> SoftMaximum:
         """A short step on the regions of this pool.

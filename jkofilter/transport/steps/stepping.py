@@ -10,7 +10,6 @@ composed map, is of third order in the step and moves the law less still.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
@@ -19,13 +18,11 @@ from torch import Generator, Tensor
 from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.threads import threads_for
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
-from jkofilter.transport.schemes import SDIRK2
+from jkofilter.transport.schemes import SDIRK2, PoolScheme
 from jkofilter.transport.steps.engine import Engine, Solved
 from jkofilter.transport.steps.problem import StepProblem
-
-Scheme: TypeAlias = Literal["sdirk2", "bdf2", "implicit-euler"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 GAMMA = SDIRK2.diagonal
 EXEMPT = 0.01
@@ -88,7 +85,7 @@ class Stepper:
 
     sde: LangevinSDE
     engine: Engine
-    scheme: Scheme
+    scheme: PoolScheme
 
     @property
     def order(self) -> int:
@@ -102,12 +99,14 @@ class Stepper:
             FilterError: the step is too long (for the potential's semiconvexity, for the shifted centre to stay
                 increasing), or a stage does not converge.
         """
-        start = self.engine.begin(self.sde, state.pool, state.psi)
-        if self.scheme == "bdf2" and state.before is not None:
-            return self._bdf2(state, tau, start, generator)
-        if self.scheme == "implicit-euler":
-            return self._implicit_euler(state, tau, start, generator)
-        return self._sdirk2(state, tau, start, generator)
+        n, d = state.pool.x.shape
+        with threads_for(n * d * d):
+            start = self.engine.begin(self.sde, state.pool, state.psi)
+            if self.scheme == "bdf2" and state.before is not None:
+                return self._bdf2(state, tau, start, generator)
+            if self.scheme == "implicit-euler":
+                return self._implicit_euler(state, tau, start, generator)
+            return self._sdirk2(state, tau, start, generator)
 
     def _stage(self, pool: Pool, centre: Points, h: float, start: ConvexPotential, generator: Generator) -> Solved:
         solved = self.engine.solve(StepProblem.start(self.sde, pool, centre, h), start, generator)

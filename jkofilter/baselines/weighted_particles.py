@@ -1,4 +1,4 @@
-"""Weighted clouds of points, and how they move."""
+"""Weighted particles, and how they move."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Generator
 from torch.distributions import Distribution
 
 from jkofilter._typing import Points, Scalars, State
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.state_space import sample_prior
+from jkofilter.models.state_space import finite_draws
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.numerics.mixtures import mixture_log_prob
@@ -28,7 +28,7 @@ _KEPT, _LOST = 0.5, 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class Cloud:
+class WeightedParticles:
     """Points that stand for a law.
 
     Attributes:
@@ -44,34 +44,31 @@ class Cloud:
         """Effective sample size of the masses."""
         return effective_sample_size(self.log_masses)
 
-    def refreshed(self, generator: Generator) -> Cloud:
+    def refreshed(self, generator: Generator) -> WeightedParticles:
         """The same law in points of equal mass, once the masses have become too unequal."""
         n = len(self.points)
         if self.ess > _KEPT * n:
             return self
-        return equal_cloud(self.points[resample(self.log_masses, "systematic", generator)])
+        return equally_weighted(self.points[resample(self.log_masses, "systematic", generator)])
 
 
-def equal_cloud(points: Points) -> Cloud:
+def equally_weighted(points: Points) -> WeightedParticles:
     """Points of equal mass."""
     n = len(points)
-    return Cloud(points, torch.full((n,), -math.log(n), dtype=points.dtype, device=points.device))
+    return WeightedParticles(points, torch.full((n,), -math.log(n), dtype=points.dtype, device=points.device))
 
 
-def prior_cloud(prior: Distribution, n: int, generator: Generator) -> Cloud:
+def prior_particles(prior: Distribution, n: int, generator: Generator) -> WeightedParticles:
     """Draws of a prior; for a Gaussian evenly spread ones with its exact mean and covariance, which removes noise."""
     moments = gaussian_prior_moments(prior)
     if moments is not None and n > 2 * len(moments[0]):
-        return equal_cloud(with_moments(_even_normal(n, moments[0], generator), *moments))
-    draws = sample_prior(prior, n, generator)
-    if not torch.isfinite(draws).all():
-        raise InputError("prior draws are not finite; give finite parameters.")
-    return equal_cloud(draws)
+        return equally_weighted(with_moments(_even_normal(n, moments[0], generator), *moments))
+    return equally_weighted(finite_draws(prior, n, generator))
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Equal round Gaussians: the law of a cloud after one noisy step.
+    """Equal round Gaussians: the law of weighted particles after one noisy step.
 
     Attributes:
         means: (n, d).
@@ -107,57 +104,33 @@ class Mixture:
         return Mixture(self.means, self.log_masses, _WIDER * self.deviation)
 
 
-def transition(sde: LangevinSDE, cloud: Cloud, tau: float) -> Mixture:
-    """The law of a cloud after one Euler-Maruyama step of length ``tau``, with slightly more noise.
+def transition(sde: LangevinSDE, particles: WeightedParticles, tau: float) -> Mixture:
+    """The law of weighted particles after one Euler-Maruyama step of length ``tau``, with slightly more noise.
 
     Raises:
         FilterError: a point leaves the finite numbers.
     """
-    means = cloud.points + tau * sde.drift(cloud.points)
+    means = particles.points + tau * sde.drift(particles.points)
     if not torch.isfinite(means).all():
         raise FilterError(f"step {tau:g} is too long for this potential: a point left the finite numbers.")
-    return Mixture(means, cloud.log_masses, _SPREAD * math.sqrt(sde.variance_rate() * tau))
+    return Mixture(means, particles.log_masses, _SPREAD * math.sqrt(sde.variance_rate() * tau))
 
 
-def reweighted(points: Points, log_masses: Scalars, tau: float) -> Cloud:
-    """A cloud with these log masses, normalised.
+def reweighted(points: Points, log_masses: Scalars, tau: float) -> WeightedParticles:
+    """Particles with these log masses, normalised.
 
     Raises:
         FilterError: hardly any point has mass: the step is too long.
     """
     if torch.isnan(log_masses).any() or not torch.isfinite(log_masses).any():
         raise FilterError(f"step {tau:g} is too long for this potential: no point keeps any mass; try half of it.")
-    cloud = Cloud(points, normalise_log_weights(log_masses)[0])
-    if cloud.ess < _LOST * len(points):
+    particles = WeightedParticles(points, normalise_log_weights(log_masses)[0])
+    if particles.ess < _LOST * len(points):
         raise FilterError(
             f"step {tau:g} is too long for this potential, or points too few: the mass gathers on "
-            f"{cloud.ess:.1f} of {len(points)} points."
+            f"{particles.ess:.1f} of {len(points)} points."
         )
-    return cloud
-
-
-def check_blur(regularisation: float, corrected: bool) -> None:
-    """Raise InputError unless an entropic regularisation, in units of 1/beta, can be used."""
-    if not 0 < regularisation < (2.0 if corrected else math.inf):
-        bound = "between 0 and 2 when corrected" if corrected else "positive and finite"
-        raise InputError(f"regularisation must be {bound}, in units of 1/beta, got {regularisation!r}.")
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raise InputError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
-
-
-def entropy_temperature(sde: LangevinSDE, regularisation: float, corrected: bool) -> float:
-    """Weight of the entropy in the free energy, energy.
-
-    A step whose coupling carries the entropy gamma adds the variance (2/beta + gamma) tau where 2 tau / beta is due
-    (shown in tests by the closed form for Gaussians), that is, it runs at the temperature 1/beta + gamma/2. Asking the
-    free energy for 1/beta - gamma/2 gives the temperature back, to first order in the step.
-    """
-    temperature = 1.0 / float(sde.beta)
-    return temperature * (1.0 - 0.5 * regularisation) if corrected else temperature
+    return particles
 
 
 def _even_normal(n: int, like: State, generator: Generator) -> Points:

@@ -30,7 +30,7 @@ HALF = 0.5
 step's solver sees a transport term of the size it expects."""
 
 
-class PulledBack(Distribution):
+class FittedLaw(Distribution):
     """The law of x for which grad phi_L( ... grad phi_1(x)) is standard normal.
 
     Args:
@@ -108,18 +108,18 @@ class PulledBack(Distribution):
         return Pool(x, log_prob, score @ self._unroot)
 
 
-def gaussian_law(x: Points) -> PulledBack:
+def gaussian_law(x: Points) -> FittedLaw:
     """The normal law with the mean and covariance of some particles."""
     mean = x.mean(0)
     centred = x - mean
     factor, _ = safe_cholesky(centred.mT @ centred / len(x))
     values, vectors = torch.linalg.eigh(factor @ factor.mT)
-    return PulledBack(mean, (vectors * values.sqrt()) @ vectors.mT)
+    return FittedLaw(mean, (vectors * values.sqrt()) @ vectors.mT)
 
 
 def fitted_laws(
     pool: Pool, directions: Points, engine: RidgeEngine, most: int, generator: Generator, controlled: bool = True
-) -> Iterator[PulledBack]:
+) -> Iterator[FittedLaw]:
     """Laws of one, two, ... layers fitted to a pool, and last the normal law of its moments.
 
     Args:
@@ -150,14 +150,14 @@ def fitted_laws(
         except FilterError:
             # The layers so far are a law all the same, and how far it agrees will be seen.
             break
-        law = PulledBack(law.centre, law.root, (*law.layers, phi))
+        law = FittedLaw(law.centre, law.root, (*law.layers, phi))
         yield law
     yield normal
 
 
 def refit(
     pool: Pool, directions: Points, engine: RidgeEngine, enough: float, most: int, generator: Generator
-) -> PulledBack:
+) -> FittedLaw:
     """The first of ``fitted_laws`` with an agreement of ``enough``, or the best of them."""
     best, best_agreement = gaussian_law(pool.x), -1.0
     for law in fitted_laws(pool, directions, engine, most, generator):
@@ -169,6 +169,6 @@ def refit(
     return best
 
 
-def agreement(law: PulledBack, pool: Pool) -> float:
+def agreement(law: FittedLaw, pool: Pool) -> float:
     """Effective share of the particles weighted from their own law to this one, in (0, 1]."""
     return effective_sample_size(law.log_prob(pool.x) - pool.log_prob) / len(pool.x)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jkofilter.numerics.threads import BLOCK
-from jkofilter.transport import icnn_jacobians as ij
+from jkofilter.transport.maps import icnn_jacobians as ij
 from jkofilter.transport.maps.convex import trainable_log_det
 from jkofilter.transport.maps.icnn import ICNN
 

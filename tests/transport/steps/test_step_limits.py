@@ -10,15 +10,16 @@ from torch.distributions import MultivariateNormal
 
 import jkofilter as jf
 from jkofilter.errors import FilterError, InputError
-from jkofilter.transport import solve
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport import time_steps
+from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import RidgeSpline
+from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.stepping import FlowState, Scheme, Stepper
+from jkofilter.transport.steps.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -75,7 +76,7 @@ class Shift:
 
 
 @pytest.mark.parametrize("scheme", ["sdirk2", "bdf2"])
-def test_nothing_is_extrapolated_where_the_fit_error_is_as_large_as_the_motion(scheme: Scheme) -> None:
+def test_nothing_is_extrapolated_where_the_fit_error_is_as_large_as_the_motion(scheme: PoolScheme) -> None:
     sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 3 * EYE))
     started = Stepper(sde, RidgeEngine(), scheme).step(on_the_barrier(1.0), 0.1, generator())
     assert started.extrapolated
@@ -120,7 +121,7 @@ def test_a_flow_of_ever_shorter_steps_is_given_up() -> None:
 
 def test_a_flow_of_too_many_steps_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(balking(0.01, 1.0).maps) >= 50
-    monkeypatch.setattr(solve, "MAX_STEPS", 20)
+    monkeypatch.setattr(time_steps, "MAX_STEPS", 20)
     with pytest.raises(FilterError, match=r"^the flow takes more than 20 steps by time 0\.\d+; give a longer step\.$"):
         balking(0.01, 1.0)
 

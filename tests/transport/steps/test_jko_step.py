@@ -10,16 +10,18 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import jkofilter as jf
 from jkofilter.errors import FilterError
-from jkofilter.transport.laws.belief import prior_pool
+from jkofilter.transport.laws.prior_pool import prior_draws, prior_pool
 from jkofilter.transport.maps.convex import Pushed, log_det, push
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.steps.affine import fit_affine
 from jkofilter.transport.steps.dictionary import fit_velocity, proposed_directions, tempered_weights
 from jkofilter.transport.steps.engine import Engine
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.ridge_fit import fit_affine, fit_ridge
+from jkofilter.transport.steps.ridge_fit import fit_ridge
 from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
+from jkofilter.transport.steps.stepping import FlowState, Stepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 NETWORK = ICNNEngine(ridge=None, widths=(24, 24), iterations=400, batch=256)
@@ -37,10 +39,11 @@ def root(matrix: Tensor) -> Tensor:
 
 def gaussian_step(m: Tensor, s: Tensor, a: Tensor, b: Tensor, tau: float, beta: float) -> tuple[Tensor, Tensor]:
     """Matrix of the map and new mean: section 5 of the design, from T = M^-1 (I + (tau/beta) S'^-1), S' = T S T."""
-    shifted = EYE + tau * a
-    r = root(s)
-    n = torch.linalg.inv(r) @ shifted @ torch.linalg.inv(r)
-    matrix = torch.linalg.inv(shifted) @ r @ (0.5 * EYE + root(0.25 * EYE + (tau / beta) * n)) @ torch.linalg.inv(r)
+    eye = torch.eye(len(m), dtype=torch.float64)
+    shifted, r = eye + tau * a, root(s)
+    unroot = torch.linalg.inv(r)
+    n = unroot @ shifted @ unroot
+    matrix = torch.linalg.inv(shifted) @ r @ (0.5 * eye + root(0.25 * eye + (tau / beta) * n)) @ unroot
     return matrix, torch.linalg.solve(shifted, m + tau * a @ b)
 
 
@@ -97,6 +100,24 @@ def test_the_shared_start_is_the_identity_where_the_step_has_no_solution() -> No
     fit = fit_affine(problem)
     torch.testing.assert_close(fit.psi.gradient(problem.pool.x), problem.pool.x)
     assert fit.loss == pytest.approx(objective(problem, fit.psi))
+
+
+def test_a_ridge_step_without_ridges_tries_a_hopeless_affine_program_once() -> None:
+    asked: list[int] = []
+
+    def hill(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return -5 * x.square().sum(-1)
+
+    problem = problem_on(jf.Potential(hill, 2), 1.0)
+    start = RidgeSpline.affine(EYE, torch.zeros(2).double())
+    asked.clear()
+    with pytest.raises(FilterError, match="did not converge"):
+        fit_ridge(problem, start)
+    once = len(asked)
+    with pytest.raises(FilterError, match="did not converge"):
+        RidgeEngine().solve(problem, start, generator())
+    assert len(asked) == 2 * once
 
 
 def problem_on(potential: jf.Potential, h: float, n: int = 512, beta: float = 1.0) -> StepProblem:
@@ -215,6 +236,25 @@ def test_the_map_of_a_gaussian_step_solves_its_quadratic_equation(d: int, beta: 
     torch.testing.assert_close(flow.final.log_prob(flow.base.x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("d", [1, 3, 5])
+@pytest.mark.parametrize(("beta", "tau"), [(0.5, 0.1), (4.0, 1.0)])
+def test_the_exact_step_of_the_design_is_what_two_engines_take(d: int, beta: float, tau: float) -> None:
+    """Off centre, not commuting, in several dimensions: mean, covariance and density after one step."""
+    precision, covariance, mean, centre = spd(d, d), spd(d, d + 10), normals(d, seed=1), 2 * normals(d, seed=2)
+    matrix, moved = gaussian_step(mean, covariance, precision, centre, tau, beta)
+    torch.testing.assert_close(matrix, gaussian_map(covariance, precision, tau, beta), rtol=1e-8, atol=1e-8)
+    after = matrix @ covariance @ matrix.mT
+    prior, sde = MultivariateNormal(mean, covariance), jf.LangevinSDE(jf.Quadratic(centre, precision), beta)
+    exact = MultivariateNormal(moved, 0.5 * (after + after.mT))
+    x = moved + normals(200, d, seed=3) @ exact.scale_tril.mT
+    for engine, close in ((RidgeEngine(), 1e-6), (SoftMaximumEngine(pieces=1), 1e-3)):
+        flow = jf.solve_jko(prior, sde, tau, tau, "implicit-euler", engine, pool=512)
+        assert len(flow.maps) == 1
+        torch.testing.assert_close(flow.final.mean, moved, rtol=0, atol=close)
+        torch.testing.assert_close(flow.final.covariance, after, rtol=0, atol=close)
+        torch.testing.assert_close(flow.final.log_prob(x), exact.log_prob(x), rtol=0, atol=20 * close)
+
+
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_the_optimality_residual_vanishes_at_the_closed_form_and_nowhere_near(beta: float) -> None:
     covariance, precision = spd(3, 1), spd(3, 2)
@@ -261,6 +301,51 @@ def test_every_scheme_is_its_own_recursion_of_mean_and_deviation(scheme: str) ->
     for time, (mean, deviation) in zip(flow.times, laws, strict=True):
         assert flow.at(time).mean.item() == pytest.approx(mean, abs=1e-9)
         assert flow.at(time).covariance.sqrt().item() == pytest.approx(deviation, abs=1e-9)
+
+
+RATIOS = (1.0, 0.5, 1.8, 0.7, 2.0, 0.4, 1.3)
+"""Of every step to the first: each to the one before it from a third to almost three times."""
+
+
+def by_bdf2(h: float, sde: jf.LangevinSDE, prior: MultivariateNormal, rounds: int) -> list[FlowState]:
+    """The flow by steps of unequal lengths, ``RATIOS`` times h over and over."""
+    stepper = Stepper(sde, RidgeEngine(refinements=3), "bdf2")
+    x = prior_draws(prior, 256, generator())
+    states = [FlowState(0.0, prior_pool(prior, x))]
+    for ratio in RATIOS * rounds:
+        step = stepper.step(states[-1], ratio * h, generator())
+        assert step.extrapolated
+        states.append(step.state)
+    return states
+
+
+def test_bdf2_at_unequal_steps_solves_its_own_recursion_in_many_dimensions() -> None:
+    """Of means: (1 + 2 w)/(1 + w) m' - (1 + w) m + w^2/(1 + w) m'' = -tau A (m' - b), w the ratio of the steps."""
+    precision, centre = spd(3, 2), normals(3, seed=6)
+    prior = MultivariateNormal(normals(3, seed=7), spd(3, 8))
+    states = by_bdf2(0.05, jf.LangevinSDE(jf.Quadratic(centre, precision), 2.0), prior, 1)
+    for before, now, after in zip(states, states[1:], states[2:], strict=False):
+        w, (far, near, new) = after.step / now.step, (state.pool.x.mean(0) for state in (before, now, after))
+        left = (1 + 2 * w) / (1 + w) * new - (1 + w) * near + w**2 / (1 + w) * far
+        torch.testing.assert_close(left, -after.step * precision @ (new - centre), rtol=0, atol=1e-7)
+
+
+def test_bdf2_at_unequal_steps_is_of_second_order_in_many_dimensions() -> None:
+    """Against the exact law of an Ornstein-Uhlenbeck process: halved steps leave a quarter of the error."""
+    precision, centre, beta, end = spd(2, 2), normals(2, seed=6), 2.0, 0.56
+    prior = MultivariateNormal(normals(2, seed=7), spd(2, 8))
+    sde = jf.LangevinSDE(jf.Quadratic(centre, precision), beta)
+    decay, rest = torch.linalg.matrix_exp(-end * precision), torch.linalg.inv(beta * precision)
+    mean = centre + decay @ (prior.mean - centre)
+    covariance = rest + decay @ (prior.covariance_matrix - rest) @ decay.mT
+    errors = []
+    for rounds in (2, 4, 8):
+        pool = by_bdf2(end / (rounds * sum(RATIOS)), sde, prior, rounds)[-1].pool
+        spread = torch.cov(pool.x.mT, correction=0)
+        errors.append([(pool.x.mean(0) - mean).norm().item(), (spread - covariance).norm().item()])
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        for larger, smaller in zip(coarse, fine, strict=True):
+            assert math.log2(larger / smaller) == pytest.approx(2.0, abs=0.3)
 
 
 @pytest.mark.parametrize("n", [60, 200])

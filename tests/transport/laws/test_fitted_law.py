@@ -14,7 +14,8 @@ from torch.distributions import MultivariateNormal, Normal
 
 from jkofilter.errors import FilterError
 from jkofilter.models.state_space import sample_prior
-from jkofilter.transport.laws.fitted import PulledBack, agreement, fitted_laws, gaussian_law, refit
+from jkofilter.transport.laws.fitted_law import FittedLaw, agreement, fitted_laws, gaussian_law, refit
+from jkofilter.transport.laws.storage import decoded_prior, encoded_prior
 from jkofilter.transport.maps.convex import Pool, inverse
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
@@ -49,21 +50,21 @@ def bent(d: int, seed: int) -> RidgeSpline:
     )
 
 
-def law_of_depth(depth: int, d: int = 2) -> PulledBack:
+def law_of_depth(depth: int, d: int = 2) -> FittedLaw:
     square = normals(d, d, seed=3)
     root = root_of(0.2 * torch.eye(d).double() + 0.4 * square @ square.mT)
-    return PulledBack(torch.linspace(-0.7, 0.9, d).double(), root, tuple(bent(d, 10 + k) for k in range(depth)))
+    return FittedLaw(torch.linspace(-0.7, 0.9, d).double(), root, tuple(bent(d, 10 + k) for k in range(depth)))
 
 
 @pytest.fixture(params=[0, 1, 2, 3])
-def law(request: pytest.FixtureRequest) -> PulledBack:
+def law(request: pytest.FixtureRequest) -> FittedLaw:
     return law_of_depth(request.param)
 
 
 # --- the law ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_density_integrates_to_one(law: PulledBack) -> None:
+def test_the_density_integrates_to_one(law: FittedLaw) -> None:
     """Trapezoid sums over a square that leaves out less than 1e-9 of the mass; the splines are twice differentiable."""
     far = law.restore(
         torch.tensor([[r * math.cos(t), r * math.sin(t)] for t in np.linspace(0, 6.2, 40) for r in (6.5,)]).double()
@@ -75,14 +76,14 @@ def test_the_density_integrates_to_one(law: PulledBack) -> None:
     assert total == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_density_is_that_of_the_change_of_variables_by_autograd(law: PulledBack) -> None:
+def test_the_density_is_that_of_the_change_of_variables_by_autograd(law: FittedLaw) -> None:
     x = normals(40, 2)
     jacobians = torch.stack([torch.autograd.functional.jacobian(lambda p: law.normalise(p[None])[0], p) for p in x])
     expected = Normal(0.0, 1.0).log_prob(law.normalise(x)).sum(-1) + torch.linalg.slogdet(jacobians).logabsdet
     torch.testing.assert_close(law.log_prob(x), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_the_pool_holds_the_density_and_its_gradient(law: PulledBack) -> None:
+def test_the_pool_holds_the_density_and_its_gradient(law: FittedLaw) -> None:
     x = 1.5 * normals(300, 2)
     pool = law.pool(x)
     leaf = x.clone().requires_grad_(True)
@@ -98,14 +99,14 @@ def test_the_pool_holds_the_density_and_its_gradient(law: PulledBack) -> None:
         torch.testing.assert_close(pool.score[:, i], slope, rtol=1e-5, atol=1e-5)
 
 
-def test_normalise_and_restore_undo_each_other(law: PulledBack) -> None:
+def test_normalise_and_restore_undo_each_other(law: FittedLaw) -> None:
     u = 2 * normals(500, 2)
     torch.testing.assert_close(law.normalise(law.restore(u)), u, rtol=0, atol=1e-8)
     x = 2 * normals(500, 2, seed=1)
     torch.testing.assert_close(law.restore(law.normalise(x)), x, rtol=0, atol=1e-8)
 
 
-def test_draws_follow_the_density(law: PulledBack) -> None:
+def test_draws_follow_the_density(law: FittedLaw) -> None:
     """Moments by quadrature of the density, five standard errors of the draws."""
     n = 40_000
     x = sample_prior(law, n, gen(5))
@@ -132,6 +133,17 @@ def test_draws_take_shapes_and_the_global_generator_like_any_distribution() -> N
     assert torch.equal(one, two)
     assert law.event_shape == (2,)
     assert law.batch_shape == ()
+
+
+@pytest.mark.parametrize("kind", ["fitted law", "pulled back"])
+def test_a_stored_law_comes_back_also_by_the_name_that_old_files_have(kind: str) -> None:
+    law, x = law_of_depth(2), normals(30, 2)
+    entry = encoded_prior(law)
+    assert entry is not None
+    assert entry["kind"] == "fitted law"
+    back = decoded_prior(entry | {"kind": kind})
+    assert isinstance(back, FittedLaw)
+    assert torch.equal(back.log_prob(x), law.log_prob(x))
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------------
@@ -196,7 +208,7 @@ def test_a_rotated_product_of_mixtures_is_fitted(d: int, n: int) -> None:
     assert _share(gaussian_law(pool.x), pool) < 0.9
 
 
-def _share(law: PulledBack, pool: Pool) -> float:
+def _share(law: FittedLaw, pool: Pool) -> float:
     w = (law.log_prob(pool.x) - pool.log_prob).numpy()
     w = np.exp(w - w.max())
     return float(w.sum() ** 2 / (w**2).sum() / len(w))

@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal
 from jkofilter.errors import FilterError
 from jkofilter.transport.laws.belief import TransportBelief, prior_pool
 from jkofilter.transport.maps.convex import ConvexPotential, Pool, factorised, inverse, log_det, push, push_log_prob
-from jkofilter.transport.maps.displacement import Interpolated
+from jkofilter.transport.maps.displacement import DisplacementInterpolation
 from jkofilter.transport.maps.icnn import ICNN
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.maps.soft_maximum import SoftMaximum
@@ -64,9 +64,9 @@ FAMILIES: dict[str, Callable[[], ConvexPotential]] = {
     "affine": lambda: RidgeSpline.affine(spd(D), normals(D, seed=4)),
     "icnn": network,
     "soft maximum": soft_maximum,
-    "part of a ridge step": lambda: Interpolated(ridge(), 0.3),
-    "part of an icnn step": lambda: Interpolated(network(), 0.7),
-    "part of a soft maximum step": lambda: Interpolated(soft_maximum(), 0.4),
+    "part of a ridge step": lambda: DisplacementInterpolation(ridge(), 0.3),
+    "part of an icnn step": lambda: DisplacementInterpolation(network(), 0.7),
+    "part of a soft maximum step": lambda: DisplacementInterpolation(soft_maximum(), 0.4),
 }
 # The second lies far outside the knots and the particles the networks were scaled to.
 POINTS = {"near": normals(40, D, seed=5), "far": 6 * normals(40, D, seed=6)}
@@ -248,7 +248,11 @@ def test_maps_in_any_dimension_can_be_inverted_far_from_their_knots(
     d: int, seed: int, scale: float, reach: float, share: float
 ) -> None:
     x = reach * normals(10, d, seed=seed)
-    for psi in (spline_in(d, seed, scale), network_in(d, seed), Interpolated(spline_in(d, seed, scale), share)):
+    for psi in (
+        spline_in(d, seed, scale),
+        network_in(d, seed),
+        DisplacementInterpolation(spline_in(d, seed, scale), share),
+    ):
         assert (torch.linalg.eigvalsh(psi.hessian(x)) > 0).all()
         back, found = inverse(psi, psi.gradient(x))
         # The stopping rule is relative to the target: beyond that the least curvature decides.
@@ -276,10 +280,12 @@ def test_affine_and_interpolated_potentials_come_back_from_their_parameters() ->
     again = RidgeSpline.from_parameters(dict(psi.parameters()))
     for part in ("__call__", "gradient", "hessian"):
         assert torch.equal(getattr(again, part)(x), getattr(psi, part)(x))
-    partial = Interpolated(network(), 0.7)
+    partial = DisplacementInterpolation(network(), 0.7)
     parameters = dict(partial.parameters())
     share = parameters.pop("share").item()
-    assert torch.equal(Interpolated(ICNN.from_parameters(parameters), share).gradient(x), partial.gradient(x))
+    assert torch.equal(
+        DisplacementInterpolation(ICNN.from_parameters(parameters), share).gradient(x), partial.gradient(x)
+    )
 
 
 def test_an_affine_spline_is_the_affine_map() -> None:
@@ -311,9 +317,9 @@ def test_a_ridge_bends_by_its_end_coefficients_beyond_the_knots() -> None:
 
 def test_shares_of_a_step_lead_from_the_identity_to_the_step(x: Tensor) -> None:
     for psi in (ridge(), network()):
-        torch.testing.assert_close(Interpolated(psi, 0.0).gradient(x), x)
-        torch.testing.assert_close(Interpolated(psi, 1.0).gradient(x), psi.gradient(x))
-        torch.testing.assert_close(Interpolated(psi, 0.25).gradient(x), 0.75 * x + 0.25 * psi.gradient(x))
+        torch.testing.assert_close(DisplacementInterpolation(psi, 0.0).gradient(x), x)
+        torch.testing.assert_close(DisplacementInterpolation(psi, 1.0).gradient(x), psi.gradient(x))
+        torch.testing.assert_close(DisplacementInterpolation(psi, 0.25).gradient(x), 0.75 * x + 0.25 * psi.gradient(x))
     whole, part = network().rescaled(1.0), network().rescaled(0.5)
     assert whole is not None
     assert part is not None
@@ -324,7 +330,7 @@ def test_shares_of_a_step_lead_from_the_identity_to_the_step(x: Tensor) -> None:
 
 def test_a_chain_on_the_line_keeps_the_mass_between_points() -> None:
     normal = MultivariateNormal(torch.zeros(1).double(), torch.eye(1).double())
-    maps = (spline_in(1, 3), network_in(1, 4), Interpolated(spline_in(1, 5), 0.6))
+    maps = (spline_in(1, 3), network_in(1, 4), DisplacementInterpolation(spline_in(1, 5), 0.6))
     belief = TransportBelief(0.0, normal, maps, prior_pool(normal, normals(10, 1)), normals(10, 1))
     ends = torch.tensor([[-8.0], [-0.7], [0.9], [8.0]], dtype=torch.float64)
     for psi in maps:
