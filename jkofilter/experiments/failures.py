@@ -9,7 +9,7 @@ from jkofilter.errors import FilterError, InputError
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong, in one line: the toolkit's own errors speak for themselves, of others type and place are told."""
+    """What went wrong, in one line: the toolkit's own errors speak for themselves, others with their type and place."""
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, FilterError | InputError) and first:
         return " ".join(str(error).split())

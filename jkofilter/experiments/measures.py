@@ -27,6 +27,9 @@ ERRORS = ("kl_reference", "kl_filter", "log_density_error", "mean_error", "log_e
 """Of a filter's run, those of which less is better."""
 FLOW_ERRORS = ("kl_exact", "kl_method", "symmetric_kl", "kl_stationary")
 """The same of a flow's run."""
-
+FILTER_MEASURES = (*ERRORS, "sd_ratio", "least_ess")
+"""Of a filter's run, those worth a column."""
+FLOW_MEASURES = (*FLOW_ERRORS, "ess")
+"""Of a flow's run, those worth a column."""
 TIMES = ("seconds", "processor_seconds")
 """Of every run: of the filter or method alone, without what judges it. Processor time is that of all its threads."""

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from bench_scenarios import FAMILY, FLOW, LINE, MATCHED, MODEL, TROUBLE, lines, steady, write
+from jkofilter.experiments.benchmark import run_scenario
+from jkofilter.experiments.study_run import run_study
 
 import jkofilter as jf
 from jkofilter.cli.app import main
-from jkofilter.experiments.benchmark import run_scenario
-from jkofilter.experiments.study_run import run_study
 from jkofilter.experiments.sweep.executors import Crew
 from jkofilter.experiments.sweep.plan import load_all, tasks_of
 from jkofilter.experiments.sweep.records import key_of

@@ -8,11 +8,11 @@ from types import ModuleType
 import pandas as pd
 import pytest
 import torch
+from jkofilter.experiments.report.files import write_study
+from jkofilter.experiments.study_run import run_study
 from torch.distributions import MultivariateNormal, Normal
 
 import jkofilter as jf
-from jkofilter.experiments.report.files import write_study
-from jkofilter.experiments.study_run import run_study
 
 FILE = Path(__file__).parents[2] / "scenarios" / "logistic_regression.py"
 MANY = 40_000

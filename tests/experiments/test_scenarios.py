@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jkofilter.cli.options import parse_names, parse_seeds
+from jkofilter.experiments.benchmark import run_scenario
+from jkofilter.experiments.report.files import summarise
 
 import jkofilter as jf
 from jkofilter.beliefs.base import Belief
 from jkofilter.cli.app import main
-from jkofilter.cli.options import parse_names, parse_seeds
-from jkofilter.experiments.benchmark import run_scenario
-from jkofilter.experiments.report.files import summarise
 from jkofilter.filters.base import Runnable
 
 ROOT = Path(__file__).parents[2]

@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from jkofilter.experiments.report.files import write_study
+from jkofilter.experiments.study_run import COLUMNS, run_study
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, StudentT
 
 import jkofilter as jf
 from jkofilter.cli.app import main
-from jkofilter.experiments.report.files import write_study
-from jkofilter.experiments.study_run import COLUMNS, run_study
 
 EYE = torch.eye(2, dtype=torch.float64)
 NORMAL = MultivariateNormal(torch.zeros(2, dtype=torch.float64), EYE)
