@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: demo study test lint slow clean
 
 demo: $(VENV)/.installed
-	$(BIN)/jkofilter run scenarios/sine_1d.py --seeds 2 --out out/sine_1d
+	$(BIN)/jkofilter run scenarios/sine_1d.py --seeds 2 --filters jko,particle-kde,dual-jko --out out/sine_1d
 
 study: $(VENV)/.installed
 	$(BIN)/jkofilter run scenarios/sine_1d.py --out out/sine_1d_study

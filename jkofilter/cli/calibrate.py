@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from jkofilter.experiments import calibration
+from jkofilter.experiments.calibration import calibrate as simulated_ranks
+from jkofilter.experiments.calibration import check_request
 from jkofilter.experiments.command.screen import console
 from jkofilter.experiments.load import load
 from jkofilter.experiments.pictures.calibration import calibration_figure
@@ -27,13 +28,13 @@ def calibrate(
     out: Annotated[str | None, typer.Option(help="Folder of table and picture; out/calibration by default.")] = None,
 ) -> None:
     """Simulate truths and readings from a scenario's own model, and rank the truths within a filter's beliefs."""
-    calibration.check_request(runs, seed)
+    check_request(runs, seed)
     tested = load(scenario).calibrated(filter, case)
     folder = require_writable(out or Path("out") / "calibration")
     screen = console()
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(filter, total=runs)
-        found = calibration.calibrate(
+        found = simulated_ranks(
             tested.filter, tested.times, runs, seed, tested.substep, lambda run: progress.update(bar, completed=run + 1)
         )
     covered, error = found.coverage(PROBABILITY), found.coverage_error(PROBABILITY)

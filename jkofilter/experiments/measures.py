@@ -23,6 +23,24 @@ MEASURES: Mapping[str, str] = {
 }
 """Names of the figures of a run, and what they are in words, with the unit."""
 
+HEADINGS: Mapping[str, str] = {
+    "kl_reference": "KL(ref, filter)",
+    "kl_filter": "KL(filter, ref)",
+    "log_density_error": "rms log density error",
+    "mean_error": "mean error / sd",
+    "sd_ratio": "sd / sd of ref",
+    "least_ess": "least ESS",
+    "log_evidence_error": "|log evidence error|",
+    "kl_exact": "KL(exact, method)",
+    "kl_method": "KL(method, exact)",
+    "symmetric_kl": "symmetric KL",
+    "kl_stationary": "KL(method, stationary)",
+    "ess": "stationary ESS",
+    "seconds": "seconds",
+    "processor_seconds": "processor seconds",
+}
+"""The same in fewer words, for tables on the screen."""
+
 ERRORS = ("kl_reference", "kl_filter", "log_density_error", "mean_error", "log_evidence_error")
 """Of a filter's run, those of which less is better."""
 FLOW_ERRORS = ("kl_exact", "kl_method", "symmetric_kl", "kl_stationary")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from jkofilter.experiments.measures import TIMES
-from jkofilter.experiments.report.tables import figure_text, measures_of, shown_measures, summary_table
+from jkofilter.experiments.measures import ERRORS, FLOW_ERRORS, HEADINGS
+from jkofilter.experiments.report.tables import figure_text, shown_measures, summary_table
 from jkofilter.experiments.sweep.records import key_of
 from jkofilter.experiments.sweep.runner import Watch
+
+_WITH_WORST = (*ERRORS, *FLOW_ERRORS)
 
 
 def console() -> Console:
@@ -57,24 +60,24 @@ def watched() -> Iterator[Watch]:
 
 
 def results(runs: pd.DataFrame, measures: tuple[str, ...], title: str) -> Table:
-    """Medians over seeds, and the worst of them where there are several, as a table for the screen.
+    """Medians over seeds, and of errors the worst where there are several, as a table for the screen.
 
     Args:
         runs: of ``run_table``, in the order of the rows.
         measures: names of the figures worth a column.
         title: above the table.
     """
-    summary, words = summary_table(runs), measures_of(runs)
+    summary = summary_table(runs)
     references = set(zip(runs["case"], runs["reference"], strict=True))
     several = {"case": summary["case"].any(), "t": summary["time"].nunique() > 1, "remark": summary["remark"].any()}
     shown = shown_measures(runs, measures)
     table = Table(title=title)
     for heading in ("case", "filter", "t"):
         if several.get(heading, True):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=True)
     table.add_column("runs")
     for measure in shown:
-        table.add_column(words[measure], justify="right")
+        table.add_column(HEADINGS.get(measure, measure.replace("_", " ")), justify="right")
     if several["remark"]:
         table.add_column("remark")
     for row in summary.to_dict("records"):
@@ -87,8 +90,9 @@ def results(runs: pd.DataFrame, measures: tuple[str, ...], title: str) -> Table:
 
 
 def _median_and_worst(row: dict[Any, Any], measure: str) -> str:
-    text, worst = figure_text(row[f"{measure}_median"]), figure_text(row[f"{measure}_worst"])
-    return f"{text} ({worst})" if row["runs"] - row["failed"] > 1 and measure not in TIMES else text
+    text = figure_text(row[f"{measure}_median"])
+    several = row["runs"] - row["failed"] > 1 and not math.isnan(row[f"{measure}_median"])
+    return f"{text} ({figure_text(row[f'{measure}_worst'])})" if several and measure in _WITH_WORST else text
 
 
 def speeds(runs: pd.DataFrame) -> list[str]:
