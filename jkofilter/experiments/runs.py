@@ -111,9 +111,10 @@ def measured(run: Timed[FilterResult], against: Against, settings: Mapping[str, 
     if result is not None and status == "ok" and against.reference:
         status, compared = _compared_or_why_not(result, against)
         figures |= compared
+    left = Left()
     # A belief kept after a step that failed is no yardstick, and its time not that of a run.
-    good = status == "ok" and result is not None
-    left = Left(Yardstick(result.final, figures["log_evidence"]), run.processor_seconds) if good and result else Left()
+    if result is not None and status == "ok":
+        left = Left(Yardstick(result.final, figures["log_evidence"]), run.processor_seconds)
     rows = (figures,) if figures else ()
     return Measured(status, run.seconds, run.processor_seconds, rows, remark, settings, left, result)
 

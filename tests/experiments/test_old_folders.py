@@ -28,7 +28,7 @@ class Here(Sweep):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of it; its scenario files are kept as text, so that nobody tidies them, which would change their digest."""
+    """A copy of it; its scenario files are kept as text, so that nobody tidies them and changes their digest."""
     copied = shutil.copytree(OLD, tmp_path / "old")
     for name in ("matched", "flow"):
         (copied / f"{name}.py.txt").rename(copied / f"{name}.py")

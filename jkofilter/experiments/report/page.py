@@ -117,7 +117,10 @@ def _csv(table: pd.DataFrame) -> Any:
 
 def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jkofilter.experiments.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("jkofilter.experiments.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["figure"] = figure_text
     present = dict.fromkeys(record["scenario"] for record in sweep.records)
