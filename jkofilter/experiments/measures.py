@@ -37,7 +37,7 @@ HEADINGS: Mapping[str, str] = {
     "kl_stationary": "KL(method, stationary)",
     "ess": "stationary ESS",
     "seconds": "seconds",
-    "processor_seconds": "processor seconds",
+    "processor_seconds": "CPU seconds",
 }
 """The same in fewer words, for tables on the screen."""
 

@@ -23,7 +23,7 @@ _WITH_WORST = (*ERRORS, *FLOW_ERRORS)
 
 def console() -> Console:
     """Standard output; of a fixed width where it is not a terminal, so that tables are not cut."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def complain(sentence: str, kind: str = "error") -> None:
