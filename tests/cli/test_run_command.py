@@ -211,14 +211,15 @@ SCENARIO = scenario("line", filters={"waiting": waiting, "exact": jf.KalmanFilte
 def test_progress_is_told_while_runs_go_on_where_there_is_no_terminal(tmp_path: Path) -> None:
     (path,) = write(tmp_path, waiting=WAITING)
     command = [sys.executable, "-c", "from jkofilter.cli.app import main; main()", "run", path, "--no-plots"]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "o")], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     told: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: [told.put(line) for line in process.stdout or ()], daemon=True).start()
-    assert told.get(timeout=120) == "2 runs\n"
-    first = told.get(timeout=120)
-    assert first.startswith("done: line: exact, seed 0, ")
-    assert first.endswith(" s\n")
-    (tmp_path / "go").touch()
-    assert told.get(timeout=120).startswith("done: line: waiting, seed 0, ")
-    assert process.wait(120) == 0
+    with subprocess.Popen([*command, "--out", str(tmp_path / "o")], stdout=subprocess.PIPE, text=True) as process:
+        reader = threading.Thread(target=lambda: [told.put(line) for line in process.stdout or ()])
+        reader.start()
+        assert told.get(timeout=120) == "2 runs\n"
+        first = told.get(timeout=120)
+        (tmp_path / "go").touch()
+        assert first.startswith("done: line: exact, seed 0, ")
+        assert first.endswith(" s\n")
+        assert told.get(timeout=120).startswith("done: line: waiting, seed 0, ")
+        reader.join(120)
+    assert process.returncode == 0
