@@ -7,9 +7,9 @@ from jkofilter.baselines.particle_flow import affordable_particles, solve_partic
 from jkofilter.baselines.proximal import ProximalSettings, solve_proximal
 from jkofilter.errors import FilterError
 from jkofilter.experiments.flow_study import Carried, FlowCase, Method
+from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.solve import solve_jko
 from jkofilter.transport.steps.engine import Engine
-from jkofilter.transport.schemes import PoolScheme
 
 MAX_PARTICLES = 100_000
 MIN_PARTICLES = 200

@@ -18,6 +18,7 @@ from jkofilter.experiments.failures import sentence
 from jkofilter.experiments.load import load
 from jkofilter.experiments.sweep.environment import machine, versions
 from jkofilter.experiments.sweep.plan import Source, Task, digest_of
+from jkofilter.numerics.threads import one_thread
 
 # Threads of one process would share its processor time, and the seconds of both would mean nothing.
 _ALONE = threading.Lock()
@@ -58,7 +59,9 @@ class Workplace:
             if (run.case, run.method) not in self.warm:
                 self.experiment.warm_up(run)
                 self.warm.add((run.case, run.method))
-            made = self.experiment.perform(run, dict(zip(run.needs, needs, strict=True)), keep)
+            # Threads spin against each other over small arrays; large work still takes all that are allowed.
+            with one_thread():
+                made = self.experiment.perform(run, dict(zip(run.needs, needs, strict=True)), keep)
         except Exception as error:
             made = Measured(sentence(error))
         return Outcome(task.record(made) | _circumstances(started), made.left, made.kept if keep else None)
