@@ -4,10 +4,13 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test lint slow clean
+.PHONY: demo study test lint slow clean
 
 demo: $(VENV)/.installed
-	$(BIN)/jkofilter run scenarios/sine_1d.py --out out/sine_1d
+	$(BIN)/jkofilter run scenarios/sine_1d.py --seeds 2 --filters jko,particle-kde,dual-jko --out out/sine_1d
+
+study: $(VENV)/.installed
+	$(BIN)/jkofilter run scenarios/sine_1d.py --out out/sine_1d_study
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -19,9 +19,11 @@ from jkofilter.beliefs import (
 from jkofilter.beliefs.product import ProductBelief, ProductLaw
 from jkofilter.errors import FilterError, InputError
 from jkofilter.experiments.calibration import Calibration, calibrate
-from jkofilter.experiments.flow_study import Carried, FlowCase, FlowStudy, dual_jko, jko, particles, proximal
-from jkofilter.experiments.measures import PublishedFigure
-from jkofilter.experiments.scenario import FilterStudy, Scenario
+from jkofilter.experiments.filter_study import FilterStudy
+from jkofilter.experiments.flow_study import Carried, FlowCase, FlowStudy
+from jkofilter.experiments.methods import dual_jko, jko, particles, proximal
+from jkofilter.experiments.published import PublishedFigure
+from jkofilter.experiments.scenario import Scenario
 from jkofilter.filters import (
     BenesFilter,
     DualJKOFilter,

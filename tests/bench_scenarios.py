@@ -98,7 +98,7 @@ def write(folder: Path, **files: str) -> list[str]:
 
 def steady(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Records without what may differ from run to run, sorted."""
-    varying = ("seconds", "started", "commit")
+    varying = ("seconds", "processor_seconds", "started", "commit")
     return sorted(json.dumps({k: v for k, v in one.items() if k not in varying}) for one in records)
 
 

@@ -110,12 +110,12 @@ def solve_particles(
 def affordable_particles(
     prior: Distribution, sde: LangevinSDE, duration: float, substep: float, seconds: float
 ) -> float:
-    """How many particles can be carried so far in so much wall time, by a short trial."""
+    """How many particles can be carried so far in so much processor time, by a short trial."""
     generator = stream(0, "probe")
     x = sample_prior(prior, _TRIAL, generator)
-    start = clock.perf_counter()
+    start = clock.process_time()
     euler_maruyama(sde, x, _TRIAL_STEPS * substep, substep, generator)
-    each = (clock.perf_counter() - start) / (_TRIAL * _TRIAL_STEPS)
+    each = (clock.process_time() - start) / (_TRIAL * _TRIAL_STEPS)
     return seconds / (each * duration / substep)
 
 

@@ -6,16 +6,17 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from jkofilter.cli.options import Filters, Seeds, complain, console, parse_names, parse_seeds, warn
 from jkofilter.errors import InputError
-from jkofilter.experiments.sweep.plan import filters_of, load_all
+from jkofilter.experiments.command.options import Filters, Seeds, Threads, parse_names, parse_seeds
+from jkofilter.experiments.command.screen import complain, console, watched
+from jkofilter.experiments.report.page import write_report
+from jkofilter.experiments.sweep.plan import load_all
 from jkofilter.experiments.sweep.records import key_of
-from jkofilter.experiments.sweep.runner import Sweep, Watch, run_sweep
+from jkofilter.experiments.sweep.runner import Sweep, run_sweep
 
 
 def bench(
@@ -26,7 +27,7 @@ def bench(
         int | None, typer.Option(help="Processes of this machine; as many as it has cores by default.")
     ] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers to take instead.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each run.")] = 1,
+    threads: Threads = 1,
     out: Annotated[str, typer.Option(help="Folder of the records.")] = os.path.join("out", "bench"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the records that are there.")] = False,
     retry_failed: Annotated[
@@ -37,11 +38,11 @@ def bench(
     if workers is not None and dask is not None:
         raise InputError("give either workers, for processes of this machine, or dask, for a cluster, not both.")
     loaded = load_all(scenarios)
-    known = list(dict.fromkeys(name for one in loaded for name in filters_of(one.content)))
+    known = list(dict.fromkeys(name for one in loaded for name in one.experiment.methods))
     sweep = Sweep(
         loaded,
         filters=parse_names(filters, known),
-        seeds=None if seeds is None else parse_seeds(seeds, 1),
+        seeds=parse_seeds(seeds),
         workers=_cores() if workers is None else workers,
         dask=dask,
         threads=threads,
@@ -50,30 +51,16 @@ def bench(
         retry_failed=retry_failed,
         command=" ".join(["jkofilter", *(shlex.quote(argument) for argument in sys.argv[1:])]),
     )
-    screen = console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("starting", total=None)
-
-        def begin(total: int, kept: int) -> None:
-            progress.update(bar, total=total, completed=kept)
-            screen.print(f"{total} runs, {kept} of them done before" if kept else f"{total} runs")
-
-        def done(record: dict[str, Any]) -> None:
-            progress.update(bar, advance=1, description=str(key_of(record)))
-            if not screen.is_terminal:
-                seconds = "" if record["seconds"] is None else f", {record['seconds']:.3g} s"
-                screen.print(f"done: {key_of(record)}{seconds}", soft_wrap=True)
-
-        try:
-            made = run_sweep(sweep, Watch(warn, begin, done))
-        except KeyboardInterrupt:
-            complain("stopped; every finished run is recorded: go on with the same command and --resume.")
-            raise typer.Exit(130) from None
+    try:
+        with watched() as watch:
+            made = run_sweep(sweep, watch)
+    except KeyboardInterrupt:
+        complain("stopped; every finished run is recorded: go on with the same command and --resume.")
+        raise typer.Exit(130) from None
     failed = [record for record in made if record["status"] != "ok"]
     for record in failed:
         complain(f"{key_of(record)}: {record['status']}")
-    screen.print(f"{len(made)} runs recorded in {out}; make the report with: jkofilter report {out}", soft_wrap=True)
+    console().print(f"{len(made)} runs recorded in {out}; make the report with: jkofilter report {out}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -88,8 +75,5 @@ def report(
     out: Annotated[str | None, typer.Option(help="The page; report.html in the folder by default.")] = None,
 ) -> None:
     """Make one self-contained HTML page of a bench, and the tables behind it as CSV."""
-    # Matplotlib and the template library load with it, which the workers of a bench have no use for.
-    from jkofilter.experiments.report.page import write_report
-
     for path in write_report(Path(folder), None if out is None else Path(out)):
         console().print(f"wrote {path}", soft_wrap=True)

@@ -106,7 +106,6 @@ def check_request(runs: int, seed: int) -> None:
     """Raise InputError unless a calibration can be of so many runs and that seed."""
     if not isinstance(runs, int) or runs < 2:
         raise InputError(f"runs must be an integer of at least 2, got {runs!r}.")
-    # Below zero the simulations would be those of the scenarios' own runs.
     if not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed must be an integer of zero or more, got {seed!r}.")
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from matplotlib.figure import Figure
 from torch.distributions import Distribution
 
 from jkofilter._typing import Density, Sampled
-from jkofilter.baselines.dual_jko import DualSettings, solve_dual_jko
-from jkofilter.baselines.particle_flow import affordable_particles, solve_particles
-from jkofilter.baselines.proximal import ProximalSettings, solve_proximal
-from jkofilter.errors import FilterError, InputError
-from jkofilter.experiments.measures import PublishedFigure, check_published
+from jkofilter.errors import InputError
+from jkofilter.experiments.command.run import Commanded
+from jkofilter.experiments.contract import Calibrated, Left, Measured, Run
+from jkofilter.experiments.failures import sentence
+from jkofilter.experiments.measures import FLOW_MEASURES
+from jkofilter.experiments.pictures.studies import projection_figure
+from jkofilter.experiments.published import PublishedFigure, check_published
+from jkofilter.experiments.runs import timed
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.transport.schemes import PoolScheme
-from jkofilter.transport.solve import solve_jko
-from jkofilter.transport.steps.engine import Engine
-
-MAX_PARTICLES = 100_000
-MIN_PARTICLES = 200
+from jkofilter.numerics import metrics
+from jkofilter.numerics.draws import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,11 @@ class FlowCase:
         """State dimension d."""
         return self.sde.dim
 
+    @property
+    def reference(self) -> str:
+        """None: laws are held against what is known exactly."""
+        return ""
+
 
 @dataclass(frozen=True, eq=False)
 class Carried:
@@ -77,17 +83,17 @@ class Carried:
 
 
 Method: TypeAlias = Callable[[FlowCase, int, float], Carried]
-"""Given a case, a seed, and the seconds the first method of the study took (zero for the first itself)."""
+"""Given a case, a seed, and the processor seconds that the first method took (zero for the first itself)."""
 
 
 @dataclass(frozen=True, eq=False)
-class FlowStudy:
+class FlowStudy(Commanded):
     """Cases and methods, and how to draw them.
 
     Attributes:
         name: used for the output folder.
         cases: in the order of the pictures.
-        methods: by name; the first one sets the wall time the particle simulations get.
+        methods: by name; the first one sets the processor time the particle simulations get.
         skip: (method, case name) pairs that are not run, because they would take too long.
         seeds: of the cases that repeat; seed 0 is the one drawn.
         published: figures that others report, drawn beside ours.
@@ -127,79 +133,88 @@ class FlowStudy:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of the measures of all cases, each once."""
-        return tuple(dict.fromkeys(name for case in self.cases for name in case.measures))
+        """Names of the figures of a method's run, then of the cases' own."""
+        return tuple(dict.fromkeys((*FLOW_MEASURES, *(name for case in self.cases for name in case.measures))))
 
-    def select(self, names: Sequence[str] | None) -> Mapping[str, Method]:
-        """The named methods; all when ``names`` is None.
+    def planned(self, names: Collection[str] | None = None, seeds: Sequence[int] | None = None) -> list[Run]:
+        """The named methods (all by default) on every case, the first of them before those that take its time."""
+        methods = [name for name in self.methods if names is None or name in names]
+        runs: list[Run] = []
+        for case in self.cases:
+            chosen = [name for name in methods if (name, case.name) not in self.skip]
+            lead = methods[0] if chosen[:1] == methods[:1] and methods else ""
+            for seed in range(self.seeds) if seeds is None else seeds:
+                for name in chosen:
+                    timed_by = "" if name == lead else lead
+                    runs.append(Run(case.name, name, seed, "method", case.dim, "", timed_by, name == lead))
+        return runs
 
-        Raises:
-            InputError: a name is unknown.
-        """
-        for name in names or ():
-            if name not in self.methods:
-                raise InputError(f"filters names no method {name!r}; this study has {', '.join(self.methods)}.")
-        return {name: method for name, method in self.methods.items() if names is None or name in names}
+    def warm_up(self, run: Run) -> None:
+        """Nothing: methods of studies take long beside what they load."""
 
-    def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run this study from its own file, with the options of ``jkofilter run``."""
-        # The command line sits above; imported here so that module imports keep pointing downwards.
-        from jkofilter.cli.app import main_for_scenario
+    def perform(self, run: Run, needs: Mapping[str, Left], keep: bool = False) -> Measured:
+        """Run a method on a case and judge the laws it carried to the case's times."""
+        case = next(case for case in self.cases if case.name == run.case)
+        seconds = (needs[run.timed_by].processor_seconds if run.timed_by else None) or 0.0
+        ran = timed(lambda: self.methods[run.method](case, run.seed, seconds))
+        if ran.made is None:
+            return Measured(ran.status, ran.seconds, ran.processor_seconds)
+        status, figures, remark = "ok", list[dict[str, float]](), ran.made.remark
+        try:
+            figures = [judged(case, ran.made, time) for time in case.times]
+        except Exception as error:
+            status = f"cannot be judged: {sentence(error)}"
+        left = Left(None, ran.processor_seconds if status == "ok" else None)
+        return Measured(status, ran.seconds, ran.processor_seconds, figures, remark, left=left, kept=ran.made)
 
-        main_for_scenario(self, arguments)
+    def exhibits(self, kept: Mapping[tuple[str, str], Any], seed: int) -> dict[str, Figure]:
+        """What the first method made of the cases to be drawn on principal components, at the end."""
+        method, pictures = next(iter(self.methods)), {}
+        for case in self.cases:
+            if case.name in self.projections and (case.name, method) in kept and case.stationary is not None:
+                end = case.times[-1]
+                laws = {f"{method}, t = {end:g}": kept[case.name, method].at(end), "stationary law": case.stationary}
+                pictures[f"projection_{case.dim}"] = projection_figure(case.name, case.prior, laws)
+        return pictures
+
+    def calibrated(self, method: str, case: str | None = None) -> Calibrated:
+        """Always refused."""
+        raise InputError("scenario must be one of filters: a flow study has no readings to be calibrated with.")
 
 
-def jko(
-    step: float,
-    scheme: PoolScheme = "sdirk2",
-    transport: str | Engine = "ridge",
-    tolerance: float | None = None,
-    pool: int = 4096,
-) -> Method:
-    """The JKO flow with these settings, as a method."""
+def judged(case: FlowCase, carried: Carried, time: float) -> dict[str, float]:
+    """The figures of a law that was carried to a time.
 
-    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
-        flow = solve_jko(case.prior, case.sde, case.times[-1], step, scheme, transport, tolerance, pool, seed)  # type: ignore[arg-type]
-        return Carried(flow.at, f"{len(flow.maps)} steps")
-
-    return carry
-
-
-def particles(substep: float = 1e-3, count: int | None = None) -> Method:
-    """Euler-Maruyama particles with a Gaussian kernel estimate, as a method.
-
-    Args:
-        substep: in the SDE's unit of time.
-        count: how many; None takes as many as the first method's wall time allows, at most MAX_PARTICLES, which
-            keeps the evaluation of the kernel estimate affordable. It fails where that time is not known.
+    Where the exact law is known kl_exact = KL(exact, method), kl_method = KL(method, exact) and their sum
+    symmetric_kl; kl_stationary = KL(method, stationary law), nats; ess, the effective share of draws weighted to
+    exp(-beta V), between 0 and 1; the case's own measures at its last time.
     """
-
-    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
-        if count is None and not seconds:
-            raise FilterError("not run: it takes the wall time of the first method, which did not run or failed.")
-        wanted = count or affordable_particles(case.prior, case.sde, case.times[-1], substep, seconds)
-        n = count or int(min(max(wanted, MIN_PARTICLES), MAX_PARTICLES))
-        flow = solve_particles(case.prior, case.sde, case.times, substep, n, seed)
-        return Carried(flow.at, f"{n} particles")
-
-    return carry
-
-
-def dual_jko(step: float = 0.05, settings: DualSettings = DualSettings()) -> Method:  # noqa: B008
-    """The dual JKO flow (Frogner & Poggio 2020) with these settings, as a method."""
-
-    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
-        flow = solve_dual_jko(case.prior, case.sde, case.times[-1], step, settings, seed)
-        return Carried(flow.at, f"{len(flow.steps)} steps, {settings.points} points")
-
-    return carry
+    law = carried.at(time)
+    row = {"time": time}
+    if time == case.times[-1]:
+        row |= {name: float(measure(law)) for name, measure in case.measures.items()}
+    if not isinstance(law, Density):
+        return row
+    if case.exact is not None:
+        exact = case.exact(time)
+        row["kl_exact"], row["kl_method"] = metrics.kl(exact, law, case.samples), metrics.kl(law, exact, case.samples)
+        row["symmetric_kl"] = row["kl_exact"] + row["kl_method"]
+    if case.stationary is not None:
+        row["kl_stationary"] = metrics.kl(law, case.stationary, case.samples)
+    if case.exact is None and time == case.times[-1]:
+        row["ess"] = stationary_share(case, law)
+    return row
 
 
-def proximal(step: float = 0.05, settings: ProximalSettings = ProximalSettings()) -> Method:  # noqa: B008
-    """Proximal recursion (Caluya & Halder 2019) with these settings, as a method."""
-
-    def carry(case: FlowCase, seed: int, seconds: float) -> Carried:
-        flow = solve_proximal(case.prior, case.sde, case.times[-1], step, settings, seed)
-        return Carried(flow.at, f"{len(flow.steps)} steps, {settings.points} points")
-
-    return carry
+def stationary_share(case: FlowCase, law: Density) -> float:
+    """Effective share of fresh draws of a law weighted to exp(-beta V), which needs no normaliser."""
+    generator = stream(0, "judging")
+    if isinstance(law, metrics.KnowsItsDraws):
+        x, log_prob = law.sample_with_log_prob(case.samples, generator)
+    else:
+        x = law.sample(case.samples, generator)
+        log_prob = law.log_prob(x)
+    log_weights = -float(case.sde.beta) * case.sde.potential(x) - log_prob
+    log_weights = log_weights - log_weights.logsumexp(0)
+    share = metrics.effective_sample_size(log_weights) / case.samples
+    return share if math.isfinite(share) else 0.0

@@ -1,11 +1,8 @@
-"""What is measured of a run, and what others have published of it."""
+"""What is measured of a run, and what the figures are called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from jkofilter.errors import InputError
+from collections.abc import Mapping
 
 MEASURES: Mapping[str, str] = {
     "kl_reference": "KL(reference, filter), nats",
@@ -22,63 +19,35 @@ MEASURES: Mapping[str, str] = {
     "kl_stationary": "KL(method, stationary law), nats",
     "ess": "effective share of draws weighted to the stationary law",
     "seconds": "wall time of a run, s",
+    "processor_seconds": "processor time of a run, s",
 }
 """Names of the figures of a run, and what they are in words, with the unit."""
+
+HEADINGS: Mapping[str, str] = {
+    "kl_reference": "KL(ref, filter)",
+    "kl_filter": "KL(filter, ref)",
+    "log_density_error": "rms log density error",
+    "mean_error": "mean error / sd",
+    "sd_ratio": "sd / sd of ref",
+    "least_ess": "least ESS",
+    "log_evidence_error": "|log evidence error|",
+    "kl_exact": "KL(exact, method)",
+    "kl_method": "KL(method, exact)",
+    "symmetric_kl": "symmetric KL",
+    "kl_stationary": "KL(method, stationary)",
+    "ess": "stationary ESS",
+    "seconds": "seconds",
+    "processor_seconds": "CPU seconds",
+}
+"""The same in fewer words, for tables on the screen."""
 
 ERRORS = ("kl_reference", "kl_filter", "log_density_error", "mean_error", "log_evidence_error")
 """Of a filter's run, those of which less is better."""
 FLOW_ERRORS = ("kl_exact", "kl_method", "symmetric_kl", "kl_stationary")
 """The same of a flow's run."""
-
-STATISTICS = ("median", "mean", "least", "worst")
-
-
-@dataclass(frozen=True)
-class PublishedFigure:
-    """A figure that others report, and which of ours to hold against it.
-
-    Attributes:
-        source: who reports it, for example "Mokrov et al. 2021".
-        method: what they ran, as they call it.
-        filter: name of the filter or method of ours to compare.
-        measure: one of MEASURES.
-        value: what they report, in the unit of the measure.
-        case: name of the case of a study; empty for a scenario, which is its own only case.
-        time: when it is judged; None for the end of the run.
-        statistic: over their runs, and then over ours: "median", "mean", "least" or "worst" (the largest).
-
-    Raises:
-        InputError: an unknown measure or statistic.
-    """
-
-    source: str
-    method: str
-    filter: str
-    measure: str
-    value: float
-    case: str = ""
-    time: float | None = None
-    statistic: str = "median"
-
-    def __post_init__(self) -> None:
-        if self.measure not in MEASURES:
-            raise InputError(f"measure {self.measure!r} is unknown; take one of {', '.join(MEASURES)}.")
-        if self.statistic not in STATISTICS:
-            raise InputError(f"statistic {self.statistic!r} is unknown; take one of {', '.join(STATISTICS)}.")
-
-
-def check_published(figures: Sequence[PublishedFigure], filters: set[str], cases: set[str]) -> None:
-    """That every figure is of a filter and case that exist.
-
-    Raises:
-        InputError: one is not; or it is no PublishedFigure.
-    """
-    for figure in figures:
-        if not isinstance(figure, PublishedFigure):
-            raise InputError(f"published must hold PublishedFigure(...) only, got {type(figure).__name__}.")
-        if figure.filter not in filters:
-            known = ", ".join(sorted(filters))
-            raise InputError(f"published names no filter or method {figure.filter!r}; there are {known}.")
-        if figure.case not in cases:
-            known = ", ".join(sorted(cases)) or "none"
-            raise InputError(f"published names no case {figure.case!r}; there are {known}.")
+FILTER_MEASURES = (*ERRORS, "sd_ratio", "least_ess")
+"""Of a filter's run, those worth a column."""
+FLOW_MEASURES = (*FLOW_ERRORS, "ess")
+"""Of a flow's run, those worth a column."""
+TIMES = ("seconds", "processor_seconds")
+"""Of every run: of the filter or method alone, without what judges it. Processor time is that of all its threads."""

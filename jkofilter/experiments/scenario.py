@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from jkofilter.errors import InputError
-from jkofilter.experiments.flow_study import FlowStudy
-from jkofilter.experiments.measures import PublishedFigure, check_published
+from jkofilter.errors import FilterError, InputError
+from jkofilter.experiments.command.run import Commanded
+from jkofilter.experiments.contract import Calibrated, Left, Measured, Run
+from jkofilter.experiments.film import film
+from jkofilter.experiments.load import load
+from jkofilter.experiments.measures import FILTER_MEASURES
+from jkofilter.experiments.published import PublishedFigure, check_published
+from jkofilter.experiments.runs import TRIAL, Against, affordable, filtered, measured, settings_of, warmed_up
 from jkofilter.filters.contract import Filter
+from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.models.state_space import StateSpaceModel, simulate
+from jkofilter.pictures.comparison import final_densities
+from jkofilter.pictures.over_time import density_heatmap
+from jkofilter.pictures.plane import posterior_panels
+from jkofilter.pictures.style import Labels
+
+MOST_KEPT = 100
+"""Readings up to which the beliefs of a run on the plane are kept for its picture."""
 
 
 @dataclass(frozen=True, eq=False)
-class Scenario:
+class Scenario(Commanded):
     """What to run and how to show it.
 
     Attributes:
@@ -29,7 +39,7 @@ class Scenario:
         model: the hidden diffusion and its sensor.
         filters: by name, a function of the model that builds the filter.
         reference: name of the filter that the others are measured against.
-        matched: by name, a function of the model and of how many particles fit into the wall time that the first
+        matched: by name, a function of the model and of how many particles fit into the processor time that the first
             filter beside the reference has just taken; they join the comparison at equal time.
         times: reading times (m,), each seed simulating a path of its own; or None.
         series: real readings, the same for every seed; or None. Give one of the two.
@@ -76,7 +86,9 @@ class Scenario:
                 raise InputError(f"filters[{name!r}] must be a function that builds the filter from the model.")
         if set(self.matched) & set(self.filters):
             raise InputError("matched must not repeat the name of a filter.")
-        self._require_filter(self.reference, "reference")
+        if self.reference not in self.filters:
+            known = ", ".join(self.filters)
+            raise InputError(f"reference names no filter {self.reference!r}; this scenario has {known}.")
         if (self.times is None) == (self.series is None):
             raise InputError("give either times (simulated readings) or series (real readings), not both or neither.")
         if self.times is not None:
@@ -87,26 +99,32 @@ class Scenario:
             raise InputError(f"seeds must be a positive integer, got {self.seeds!r}.")
         check_published(self.published, {*self.filters, *self.matched}, {""})
 
-    def _require_filter(self, name: str, argument: str) -> None:
-        if name not in self.filters:
-            raise InputError(f"{argument} names no filter {name!r}; this scenario has {', '.join(self.filters)}.")
+    load = staticmethod(load)
 
-    def select(self, names: Sequence[str] | None) -> Mapping[str, Callable[[StateSpaceModel], Filter]]:
-        """The named filters, and the reference with them; all when ``names`` is None.
+    @property
+    def dim(self) -> int:
+        """State dimension d."""
+        return self.model.dim
 
-        Raises:
-            InputError: a name is unknown.
-        """
-        if names is None:
-            return self.filters
-        for name in names:
-            if name not in self.matched:
-                self._require_filter(name, "filters")
-        wanted = {*names, self.reference}
-        if wanted & set(self.matched):
-            # What runs at equal time needs the time of the filter it is matched to.
-            wanted.add(next((name for name in self.filters if name != self.reference), self.reference))
-        return {name: make for name, make in self.filters.items() if name in wanted}
+    @property
+    def note(self) -> str:
+        """Nothing beside the description."""
+        return ""
+
+    @property
+    def cases(self) -> tuple[Scenario]:
+        """A scenario is its own only case, without a name."""
+        return (replace(self, name=""),)
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of all filters, the reference last."""
+        return [*(name for name in (*self.filters, *self.matched) if name != self.reference), self.reference]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the figures of a filter's run."""
+        return FILTER_MEASURES
 
     def data(self, seed: int) -> tuple[Tensor | None, ObservationSeries]:
         """The true path at the reading times, (m, d), where it is simulated, and the readings."""
@@ -114,97 +132,82 @@ class Scenario:
             return None, self.series
         return simulate(self.model, self.times, seed=seed, substep=self.substep)
 
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Scenario | FilterStudy | FlowStudy:
-        """The ``SCENARIO`` of a Python file, loaded by its path, as if the file were run.
+    def planned(self, names: Collection[str] | None = None, seeds: Sequence[int] | None = None) -> list[Run]:
+        """The reference, the named filters (all by default), and what is matched to the first of the scenario."""
+        others = [name for name in self.filters if name != self.reference]
+        wanted = self.methods if names is None else [name for name in self.methods if name in names]
+        matched = [name for name in self.matched if name in wanted]
+        # What runs at equal time needs the time of the filter it is matched to.
+        timed_by = others[0] if others and matched else ""
+        chosen = [name for name in others if name in (*wanted, timed_by)]
+        runs: list[Run] = []
+        for seed in range(self.seeds) if seeds is None else seeds:
+            common: dict[str, Any] = {"case": "", "seed": seed, "dim": self.dim, "reference": self.reference}
+            runs.append(Run(method=self.reference, role="reference", lead=not chosen, **common))
+            runs += [Run(method=name, role="filter", lead=name == chosen[0], **common) for name in chosen]
+            runs += [Run(method=name, role="matched", timed_by=timed_by, **common) for name in matched]
+        return runs if wanted else []
 
-        The file may import its neighbours, and define dataclasses and whatever else looks itself up in ``sys.modules``.
+    def warm_up(self, run: Run) -> None:
+        """Run a filter on the first reading alone; what is matched has a trial run of its own."""
+        if run.role != "matched":
+            warmed_up(self.filters[run.method](self.model), self.data(run.seed)[1])
 
-        Raises:
-            InputError: no such file, it fails to run, or it defines no SCENARIO.
-        """
-        file = Path(path)
-        if not file.exists():
-            raise InputError(f"scenario {str(path)!r} does not exist; give a path such as scenarios/sine_1d.py.")
-        if file.suffix != ".py" or not file.is_file():
-            raise InputError(f"scenario {str(path)!r} is not a Python file; give a path such as scenarios/sine_1d.py.")
-        spec = importlib.util.spec_from_file_location(f"scenario_{file.stem}", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        folder = str(file.resolve().parent)
-        sys.modules[spec.name] = module
-        sys.path.insert(0, folder)
+    def perform(self, run: Run, needs: Mapping[str, Left], keep: bool = False) -> Measured:
+        """Run a filter on the readings of a seed, and hold it against the reference."""
+        series = self.data(run.seed)[1]
+        reference = "" if run.role == "reference" else run.reference
+        against = Against(reference, needs[reference].yardstick if reference else None, self.kl)
         try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            sys.modules.pop(spec.name, None)
-            if not isinstance(error, Exception | SystemExit):
-                raise
-            first_line = (str(error).splitlines() or [""])[0]
-            raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}") from error
-        finally:
-            if folder in sys.path:
-                sys.path.remove(folder)
-        scenario = getattr(module, "SCENARIO", None)
-        if not isinstance(scenario, Scenario | FilterStudy | FlowStudy):
+            item = self._matched(run, needs, series) if run.role == "matched" else self.filters[run.method](self.model)
+        except FilterError as error:
+            return Measured(str(error))
+        kept = keep and run.lead and self.dim == 2 and len(series) <= MOST_KEPT
+        remark = f"{getattr(item, 'particles', 'unknown')} particles" if run.role == "matched" else ""
+        return measured(filtered(item, series, self.until, run.seed, kept), against, settings_of(item), remark)
+
+    def _matched(self, run: Run, needs: Mapping[str, Left], series: ObservationSeries) -> Filter:
+        """A matched filter of as many particles as fit into the processor time of another."""
+        seconds = needs[run.timed_by].processor_seconds if run.timed_by else None
+        if seconds is None:
+            raise FilterError("not run: the filter that sets its processor time failed or was not compared.")
+        make = self.matched[run.method]
+        trial = filtered(make(self.model, TRIAL), series, self.until, run.seed)
+        return make(self.model, affordable(seconds, trial))
+
+    def exhibits(self, kept: Mapping[tuple[str, str], Any], seed: int) -> dict[str, Figure]:
+        """Beliefs of the first filter over time, and the final densities of all on the line."""
+        results: dict[str, FilterResult] = {method: result for (_, method), result in kept.items()}
+        path, series = self.data(seed)
+        labels = Labels(self.time_label, self.state_label, self.reading_label, self.description)
+        pictures: dict[str, Figure] = {}
+        name = next((name for name in results if name != self.reference), self.reference)
+        result = results.get(name)
+        frames = film(self.filters[name](self.model), series, self.until, seed) if result and self.dim == 1 else ()
+        if frames:
+            line, over = None if path is None else path[:, 0], self.readings_on_state_axis
+            pictures["density_over_time"] = density_heatmap(frames, series.times, line, series, labels, over)
+        elif result is not None:
+            pictures["state_over_time"] = result.plot(path, series, labels=labels)
+        if result is not None and result.beliefs and self.dim == 2:
+            titled = replace(labels, title=f"{labels.title}: {name}")
+            pictures["posterior_over_time"] = posterior_panels(result.beliefs, self.model, path, series, titled)
+        if self.reference in results and self.dim == 1:
+            finals = {name: result.final for name, result in results.items()}
+            pictures["final_densities"] = final_densities(finals, self.reference, labels)
+        return pictures
+
+    def calibrated(self, method: str, case: str | None = None) -> Calibrated:
+        """A filter of fixed size, to be calibrated on the scenario's own reading times."""
+        if case is not None:
+            raise InputError("case is for studies; this scenario stands alone.")
+        have = f"this scenario has {', '.join(self.filters)}"
+        if method in self.matched:
             raise InputError(
-                f"scenario {str(path)!r} defines no SCENARIO = jkofilter.Scenario(...), FilterStudy(...) or "
-                "FlowStudy(...)."
+                f"filter {method!r} cannot be calibrated, because its size is chosen by the processor time of another "
+                f"filter; {have}."
             )
-        return scenario
-
-    def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run this scenario from its own file, with the options of ``jkofilter run``.
-
-        Args:
-            arguments: instead of those of the command line.
-        """
-        # The command line sits above; imported here so that module imports keep pointing downwards.
-        from jkofilter.cli.app import main_for_scenario
-
-        main_for_scenario(self, arguments)
-
-
-@dataclass(frozen=True, eq=False)
-class FilterStudy:
-    """The same filters on a family of scenarios, such as one problem in several dimensions.
-
-    Attributes:
-        name: used for the output folder.
-        scenarios: in the order of the pictures; their names label the cases.
-        description: one sentence.
-        published: figures that others report, of the cases.
-
-    Raises:
-        InputError: no scenarios, a name used twice, or a published figure of what is not there.
-    """
-
-    name: str
-    scenarios: Sequence[Scenario]
-    description: str = ""
-    published: Sequence[PublishedFigure] = ()
-
-    def __post_init__(self) -> None:
-        names = [scenario.name for scenario in self.scenarios]
-        if not names or len(set(names)) != len(names):
-            raise InputError(f"scenarios must be at least one, with different names, got {', '.join(names) or 'none'}.")
-        check_published(self.published, set(self.filters), set(names))
-
-    @property
-    def seeds(self) -> int:
-        """The most seeds of any of them."""
-        return max(scenario.seeds for scenario in self.scenarios)
-
-    @property
-    def filters(self) -> list[str]:
-        """Names of all filters in any of the scenarios, the references last."""
-        references = list(dict.fromkeys(scenario.reference for scenario in self.scenarios))
-        names = dict.fromkeys(name for one in self.scenarios for name in (*one.filters, *one.matched))
-        return [*(name for name in names if name not in references), *references]
-
-    def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run this study from its own file, with the options of ``jkofilter run``."""
-        from jkofilter.cli.app import main_for_scenario
-
-        main_for_scenario(self, arguments)
+        if method not in self.filters:
+            raise InputError(f"filter names no filter {method!r}; {have}.")
+        times = self.times if self.series is None else self.series.times
+        return Calibrated(self.filters[method](self.model), times, self.substep, self.description or self.name)

@@ -14,9 +14,10 @@ import pytest
 
 import jkofilter as jf
 from jkofilter.cli.app import main
-from jkofilter.experiments.report.page import figure_text, write_report
+from jkofilter.experiments.report.page import write_report
 from jkofilter.experiments.report.tables import (
     accuracy_table,
+    figure_text,
     judged,
     leads,
     paired_table,
@@ -104,6 +105,25 @@ def test_a_summary_has_medians_intervals_and_failures() -> None:
     assert np.isnan(rows.loc["c", "kl_filter_median"])
     assert np.isnan(rows.loc["exact", "kl_filter_median"])
     assert rows.loc["exact", "seconds_median"] == 3.5
+
+
+def test_the_worst_is_the_largest_size_of_a_run_that_did_not_fail() -> None:
+    runs = [(-4.0, 2.0), (1.0, 5.0), (2.0, 3.0)]
+    records = [
+        record("a", seed, seconds=seconds, figures=[{"time": 5.0, "log_evidence_error": error, "ess": -error}])
+        | {"processor_seconds": 2 * seconds}
+        for seed, (error, seconds) in enumerate(runs)
+    ]
+    records.append(
+        record("a", 3, status="stumbled.", seconds=99.0, figures=[{"time": 5.0, "log_evidence_error": 50.0}])
+    )
+    (row,) = summary_table(run_table(records)).to_dict("records")
+    assert (row["runs"], row["failed"]) == (4, 1)
+    assert (row["log_evidence_error_median"], row["log_evidence_error_worst"]) == (2.0, 4.0)
+    assert (row["seconds_median"], row["seconds_worst"]) == (3.0, 5.0)
+    assert (row["processor_seconds_median"], row["processor_seconds_worst"]) == (6.0, 10.0)
+    # More of the effective share is better: the least is the worst.
+    assert row["ess_worst"] == -2.0
 
 
 def test_comparisons_are_paired_by_seed_against_the_lead() -> None:

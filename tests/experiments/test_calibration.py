@@ -11,6 +11,7 @@ from scipy import stats
 import jkofilter as jf
 from jkofilter.cli.app import main
 from jkofilter.experiments.pictures.calibration import calibration_figure
+from jkofilter.numerics.draws import derived_seed
 
 TIMES = [0.3, 0.7]
 RUNS = 400
@@ -49,6 +50,14 @@ def test_the_standard_error_of_coverage_is_that_of_independent_runs(honest: jf.C
     assert 0.8 * one / 2 < honest.coverage_error(0.9) < 1.2 * one
 
 
+def test_the_standard_error_of_coverage_counts_runs_and_not_readings() -> None:
+    """Both readings of three runs are inside, of the fourth outside: shares 1, 1, 1 and 0, sd 1/2, over sqrt(4)."""
+    levels = torch.tensor([0.5, 0.4, 0.6, 0.99]).double()[:, None, None].expand(4, 2, 1)
+    found = jf.Calibration(torch.tensor([1.0, 2.0]), levels)
+    assert found.coverage(0.9) == 0.75
+    assert found.coverage_error(0.9) == pytest.approx(0.25)
+
+
 def test_an_overconfident_filter_covers_too_little() -> None:
     found = jf.calibrate(Overconfident(), TIMES, 100, substep=0.01)  # type: ignore[arg-type]
     assert (found.levels[..., 0] - 0.5).abs().mul(2).le(0.9).double().mean() < 0.6
@@ -68,7 +77,7 @@ def test_another_seed_gives_other_simulations_and_the_same_seed_the_same() -> No
 
 
 def test_the_picture_counts_runs_and_shows_coverage(honest: jf.Calibration) -> None:
-    figure = calibration_figure(honest, "Kalman")
+    figure = calibration_figure(honest.levels[:, -1], "Kalman")
     left, right = figure.axes
     (first, _) = left.patches[-2:]
     assert first.get_data().values.sum() == RUNS
@@ -80,7 +89,7 @@ def test_the_picture_counts_runs_and_shows_coverage(honest: jf.Calibration) -> N
 
 def test_the_picture_says_how_many_of_many_coordinates_it_shows() -> None:
     drawn = torch.rand(20, 1, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    many, all_of = (calibration_figure(jf.Calibration(torch.ones(1), drawn[..., :d]), "it") for d in (32, 8))
+    many, all_of = (calibration_figure(drawn[:, -1, :d], "it") for d in (32, 8))
     assert many.get_suptitle() == "it (20 simulated runs, last reading, first 8 of 32 coordinates)"
     assert all_of.get_suptitle() == "it (20 simulated runs, last reading)"
     for figure in (many, all_of):
@@ -94,7 +103,7 @@ def test_too_few_runs_are_refused(runs: float) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5])
-def test_a_seed_that_would_share_the_scenarios_own_simulations_is_refused(seed: float) -> None:
+def test_what_is_no_seed_is_refused(seed: float) -> None:
     with pytest.raises(jf.InputError, match="seed must be an integer of zero or more"):
         jf.calibrate(jf.KalmanFilter(ou()), TIMES, 2, seed)  # type: ignore[arg-type]
 
@@ -116,9 +125,10 @@ def test_a_run_that_fails_is_named_with_its_seed_and_is_no_belief(on_failure: st
     line = ou(d=1)
     broken = jf.StateSpaceModel(line.prior, line.sde, Broken([[1.0]], [[0.25]]))
     filter = jf.JKOFilter(broken, on_failure=on_failure)  # type: ignore[arg-type]
-    # The first run whose first reading is negative.
-    own = next(seed for seed in range(100_000, 100_020) if jf.simulate(line, TIMES, seed, 0.1)[1].values.min() < 0)
-    with pytest.raises(jf.FilterError, match=rf"^run {own - 100_000} \(seed {own}\) .* NaN or infinite at time"):
+    # The first run with a reading that is negative.
+    seeds = [derived_seed(0, "calibration", run) for run in range(20)]
+    run = next(k for k, seed in enumerate(seeds) if jf.simulate(line, TIMES, seed, 0.1)[1].values.min() < 0)
+    with pytest.raises(jf.FilterError, match=rf"^run {run} \(seed {seeds[run]}\) .* NaN or infinite at time"):
         jf.calibrate(filter, TIMES, 20, substep=0.1)
 
 
@@ -157,6 +167,18 @@ def test_the_command_tells_coverage_and_writes_ranks_and_picture(
     assert (tmp_path / "calibration.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_commands_seed_is_that_of_the_simulations(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(f"STUDY = False\n{SCENARIO}")
+    arguments = [str(tmp_path / "one.py"), "--filter", "kalman", "--runs", "3", "--seed", "5", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["calibrate", *arguments])
+    filter = jf.KalmanFilter(jf.Scenario.load(tmp_path / "one.py").model)
+    five, other = (jf.calibrate(filter, [0.5], 3, seed, 0.05).levels.ravel().numpy() for seed in (5, 0))
+    found = pd.read_csv(tmp_path / "levels.csv")["level"].to_numpy()
+    np.testing.assert_allclose(found, five, rtol=1e-12)
+    assert not np.allclose(found, other)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -164,7 +186,7 @@ def test_the_command_tells_coverage_and_writes_ranks_and_picture(
         (["--filter", "kalman", "--case", "x"], "stands alone"),
         (["--filter", "kalman", "--runs", "0"], "runs must be"),
         (["--filter", "kalman", "--seed", "-1"], "seed must be"),
-        (["--filter", "particles, same time"], "size is chosen by the wall time of another filter"),
+        (["--filter", "particles, same time"], "size is chosen by the processor time of another filter"),
     ],
 )
 def test_what_cannot_be_calibrated_is_named_before_a_folder_is_made(
@@ -183,5 +205,5 @@ def test_a_failing_run_ends_the_command_with_one_sentence(tmp_path: Path, capsys
     with pytest.raises(SystemExit, match="^1$"):
         main(["calibrate", str(tmp_path / "one.py"), "--filter", "kalman", "--out", str(tmp_path)])
     said = capsys.readouterr().err
-    assert said.startswith("error: run 0 (seed 100000)")
+    assert said.startswith(f"error: run 0 (seed {derived_seed(0, 'calibration')})")
     assert said.count("\n") == 1

@@ -11,8 +11,9 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import jkofilter as jf
-from jkofilter.experiments.report.files import write_study
-from jkofilter.experiments.study_run import run_study
+from jkofilter.experiments.command.run import write_files
+from jkofilter.experiments.report.tables import run_table
+from jkofilter.experiments.sweep.runner import run_here
 
 FILE = Path(__file__).parents[2] / "scenarios" / "logistic_regression.py"
 MANY = 40_000
@@ -151,11 +152,12 @@ def test_measures_of_a_case_are_columns_and_a_picture_and_nan_where_a_law_has_no
         return jf.Carried(lambda time: scenario.Points(scenario.noise(300, problem.dim, source(seed))))
 
     methods = {"JKO": jf.jko(2.0, "implicit-euler", pool=300), "points": points}
-    outcome = run_study(jf.FlowStudy("small", [case], methods))
-    records = outcome.records.set_index("method")
+    study = jf.FlowStudy("small", [case], methods)
+    ran = run_here(study)
+    records = run_table(ran.records).set_index("filter")
     assert (records["status"] == "ok").all()
     assert records.loc[["JKO", "points"], "accuracy"].between(0.5, 1.0).all()
     assert records["log_evidence"].isna().tolist() == [False, True]
     assert records["ess"].isna().tolist() == [False, True]
     assert records.loc["JKO", "mean_error"] < records.loc["points", "mean_error"]
-    assert tmp_path / "measures.png" in write_study(outcome, tmp_path)
+    assert tmp_path / "measures.png" in write_files(study, ran, tmp_path)

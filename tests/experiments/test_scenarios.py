@@ -1,21 +1,18 @@
-"""Scenario files, real data, and the command line: what a user types, and what a user mistypes."""
+"""Scenario files and what is run of them; real data."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 import jkofilter as jf
 from jkofilter.beliefs.base import Belief
-from jkofilter.cli.app import main
-from jkofilter.cli.options import parse_names, parse_seeds
-from jkofilter.experiments.benchmark import run_scenario
-from jkofilter.experiments.report.files import summarise
+from jkofilter.experiments.film import film
+from jkofilter.experiments.report.tables import run_table, summary_table
+from jkofilter.experiments.sweep.runner import run_here
 from jkofilter.filters.base import Runnable
 
 ROOT = Path(__file__).parents[2]
@@ -39,92 +36,6 @@ def small(tmp_path: Path) -> Path:
     file = tmp_path / "small.py"
     file.write_text(SMALL)
     return file
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
-
-
-def test_run_writes_tables_and_pictures(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    code, text, _ = run(capsys, "run", str(small), "--out", str(out))
-    assert code == 0
-    assert {f.name for f in out.iterdir()} == {
-        "runs.csv", "summary.csv", "density_over_time.png", "final_densities.png", "box_plots.png"
-    }  # fmt: skip
-    records = pd.read_csv(out / "runs.csv")
-    assert len(records) == 6
-    jko = records[records["filter"] == "jko"]
-    assert (jko["kl_reference"] < 1e-6).all()
-    assert (jko["log_evidence_error"].abs() < 1e-3).all()
-    assert all(name in text for name in ("jko", "particle", "kalman (reference)", "times as fast"))
-
-
-def test_the_file_is_a_script_of_its_own(small: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(small),
-        "--filters",
-        "jko",
-        "--seeds",
-        "1",
-        "--out",
-        str(tmp_path / "o"),
-        "--no-plots",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "o" / "runs.csv").is_file()
-    assert not list((tmp_path / "o").glob("*.png"))
-
-
-BAD = {
-    "unknown filter": (["run", "SMALL", "--filters", "jko,nonsense"], "nonsense"),
-    "no filter": (["run", "SMALL", "--filters", ","], "filters"),
-    "word for seeds": (["run", "SMALL", "--seeds", "many"], "seeds"),
-    "empty seeds": (["run", "SMALL", "--seeds", "3:3"], "seeds"),
-    "negative seeds": (["run", "SMALL", "--seeds", "-2"], "seeds"),
-    "no such file": (["run", "nowhere.py"], "'nowhere.py' does not exist"),
-    "no Python file": (["run", "."], "'.' is not a Python file"),
-    "no such folder": (["list", "nowhere"], "nowhere"),
-    "unwritable": (["run", "SMALL", "--out", "/proc/jkofilter"], "out"),
-    "out is a file": (["run", "SMALL", "--out", "SMALL"], "out"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_arguments_exit_2_with_one_sentence(
-    case: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments, named = BAD[case]
-    code, out, err = run(capsys, *[str(small) if a == "SMALL" else a for a in arguments])
-    assert code == 2
-    assert named in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
-    assert [f.name for f in tmp_path.iterdir()] == ["small.py"]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("SCENARIO = 3", "defines no SCENARIO"),
-        ("1 / 0", "ZeroDivisionError"),
-        ("def", "SyntaxError"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
-    ],
-)
-def test_broken_scenario_files(text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text(text)
-    code, _, err = run(capsys, "run", str(file))
-    assert code == 2
-    assert says in err
-    assert err.count("\n") == 1
 
 
 NEIGHBOURLY = """
@@ -162,25 +73,6 @@ def test_a_file_that_fails_leaves_nothing_behind(text: str, tmp_path: Path) -> N
     assert sys.path == before
 
 
-def test_version_and_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert run(capsys, "--version")[1].strip() == jf.__version__
-    text = run(capsys, "list")[1]
-    assert all(name in text for name in ("sine_1d", "volatility_1d", "glacial_1d", "particle-kde"))
-
-
-def test_seeds_are_a_number_or_a_range() -> None:
-    assert parse_seeds(None, 3) == [0, 1, 2]
-    assert parse_seeds("2", 9) == [0, 1]
-    assert parse_seeds("4:6", 9) == [4, 5]
-
-
-def test_names_that_hold_commas_are_told_from_lists_of_names() -> None:
-    known = ["JKO", "particles, 100000", "particles, same time"]
-    assert parse_names("JKO, particles, 100000,nobody", known) == ["JKO", "particles, 100000", "nobody"]
-    assert parse_names(None, known) is None
-
-
 def test_a_failing_filter_is_recorded_and_the_rest_go_on(small: Path) -> None:
     class Nowhere:
         def log_likelihood(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -199,10 +91,10 @@ def test_a_failing_filter_is_recorded_and_the_rest_go_on(small: Path) -> None:
         filters={"blind": lambda model: jf.JKOFilter(blind), "jko": jf.JKOFilter, "kalman": jf.KalmanFilter},
         reference="kalman",
     )
-    records = run_scenario(scenario).records.set_index("filter")
-    assert records.loc["jko", "status"] == "ok"
-    assert "likelihood is zero" in records.loc["blind", "status"]
-    assert summarise(run_scenario(scenario)).loc["blind", "failed"] == 1
+    records = run_table(run_here(scenario).records)
+    assert records.set_index("filter").loc["jko", "status"] == "ok"
+    assert "likelihood is zero" in records.set_index("filter").loc["blind", "status"]
+    assert summary_table(records).set_index("filter").loc["blind", "failed"] == 1
 
 
 def _scenario_of(filter: object, small: Path) -> jf.Scenario:
@@ -220,11 +112,11 @@ def test_a_filter_that_refuses_its_input_while_running_is_recorded(small: Path) 
     good = jf.Scenario.load(small).model
     spiky = torch.distributions.Independent(torch.distributions.Gamma(torch.tensor([0.1]).double(), 1.0), 1)
     filter = jf.JKOFilter(jf.StateSpaceModel(spiky, good.sde, good.observation))
-    benchmark = run_scenario(_scenario_of(filter, small))
-    records = benchmark.records.set_index("filter")
+    ran = run_here(_scenario_of(filter, small))
+    records = run_table(ran.records).set_index("filter")
     assert records.loc["shaky", "status"].startswith("prior ")
     assert records.loc["kalman", "status"] == "ok"
-    assert benchmark.first.film == ()
+    assert ("", "shaky") not in ran.kept
 
 
 @dataclass(frozen=True)
@@ -257,10 +149,13 @@ class Shaky(Runnable):
 @pytest.mark.parametrize("fails", ["run", "film"])
 def test_steps_that_fail_are_recorded_and_leave_no_film(fails: str, reports: bool, small: Path) -> None:
     filter = Shaky(jf.KalmanFilter(jf.Scenario.load(small).model), fails, reports)
-    benchmark = run_scenario(_scenario_of(filter, small))
-    assert benchmark.records.set_index("filter").loc["shaky", "status"] == ("stumbled." if fails == "run" else "ok")
-    if fails == "film" or not reports:
-        assert benchmark.first.film == ()
+    scenario = _scenario_of(filter, small)
+    ran = run_here(scenario)
+    records = run_table(ran.records).set_index("filter")
+    assert records.loc["shaky", "status"] == ("stumbled." if fails == "run" else "ok")
+    if fails == "film":
+        assert film(filter, scenario.data(0)[1], None, 0) == ()
+        assert "state_over_time" in scenario.exhibits(ran.kept, 0)
 
 
 def test_scenario_refuses_what_does_not_fit(small: Path) -> None:
@@ -288,7 +183,7 @@ def test_real_data_against_the_grid_on_the_first_forty_readings(name: str, readi
 
 def test_sine_scenario_meets_its_figures_on_two_seeds() -> None:
     scenario = jf.Scenario.load(ROOT / "scenarios" / "sine_1d.py")
-    records = run_scenario(scenario, names=["jko"], seeds=[0, 14]).records
+    records = run_table(run_here(scenario, ["jko"], [0, 14]).records)
     jko = records[records["filter"] == "jko"]
     assert (jko[["kl_reference", "kl_filter"]] < 1e-6).all(axis=None)
     assert (jko["log_evidence_error"].abs() < 1e-4).all()

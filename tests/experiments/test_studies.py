@@ -10,8 +10,9 @@ from torch.distributions import Independent, MultivariateNormal, StudentT
 
 import jkofilter as jf
 from jkofilter.cli.app import main
-from jkofilter.experiments.report.files import write_study
-from jkofilter.experiments.study_run import COLUMNS, run_study
+from jkofilter.experiments.command.run import write_files
+from jkofilter.experiments.report.tables import run_table
+from jkofilter.experiments.sweep.runner import run_here
 
 EYE = torch.eye(2, dtype=torch.float64)
 NORMAL = MultivariateNormal(torch.zeros(2, dtype=torch.float64), EYE)
@@ -31,6 +32,10 @@ def study(**changes: object) -> jf.FlowStudy:
         "projections": ("d = 2",),
     }
     return jf.FlowStudy(**(settings | changes))  # type: ignore[arg-type]
+
+
+def table_of(one: jf.FlowStudy) -> pd.DataFrame:
+    return run_table(run_here(one).records)
 
 
 def stationary() -> jf.GaussianBelief:
@@ -56,15 +61,14 @@ class Counted:
 def test_laws_are_judged_on_as_many_draws_as_the_case_says() -> None:
     law = Counted()
     case = jf.FlowCase("d = 2", NORMAL, SDE, (0.5,), stationary=law, samples=123)
-    run_study(jf.FlowStudy("small", [case], {"still": lambda problem, seed, seconds: jf.Carried(lambda time: law)}))
+    table_of(jf.FlowStudy("small", [case], {"still": lambda problem, seed, seconds: jf.Carried(lambda time: law)}))
     assert law.asked == {123}
 
 
 def test_a_study_measures_each_method_at_each_time_against_the_exact_law() -> None:
-    records = run_study(study()).records
-    assert list(records.columns) == list(COLUMNS)
+    records = table_of(study())
     assert list(records["time"]) == [0.25, 0.5, 0.25, 0.5]
-    jko, particles = records[records["method"] == "JKO"], records[records["method"] == "particles"]
+    jko, particles = records[records["filter"] == "JKO"], records[records["filter"] == "particles"]
     assert (jko["symmetric_kl"] < 1e-4).all()
     assert (particles["symmetric_kl"] > 1e-3).all()
     truth = jf.metrics.kl(exact(0.5), stationary(), 20_000)
@@ -76,23 +80,16 @@ def test_the_published_methods_of_a_study_are_measured_like_the_others() -> None
         "dual": jf.dual_jko(0.05, jf.DualSettings(ridge=0.1)),
         "proximal": jf.proximal(0.05, jf.ProximalSettings(points=500, regularisation=1.9)),
     }
-    records = run_study(study(methods=methods)).records.set_index("method")
+    records = table_of(study(methods=methods)).set_index("filter")
     assert (records.loc["dual", "symmetric_kl"] < 0.02).all()
     assert (records.loc["proximal", "symmetric_kl"] < 0.2).all()
     assert records.loc["dual", "remark"].iloc[0] == "10 steps, 1000 points"
 
 
-def test_particles_get_the_wall_time_of_the_first_method() -> None:
-    methods = {"JKO": jf.jko(0.1, pool=256), "particles": jf.particles(substep=0.01)}
-    outcome = run_study(study(methods=methods))
-    remarks = outcome.records.set_index("method")["remark"]
-    assert int(remarks["particles"].iloc[0].split()[0]) >= 200
-
-
-def test_particles_that_take_the_wall_time_of_another_method_do_not_run_without_it() -> None:
+def test_particles_that_take_the_time_of_another_method_do_not_run_without_it() -> None:
     """Two hundred of them, the fewest, would pass for what the method can do."""
     methods = {"particles": jf.particles(substep=0.01), "JKO": jf.jko(0.1, pool=256)}
-    records = run_study(study(methods=methods)).records
+    records = table_of(study(methods=methods))
     assert records["status"].iloc[0].startswith("not run: ")
     assert records["status"].tolist()[1:] == ["ok", "ok"]
 
@@ -101,29 +98,21 @@ def test_a_failing_method_is_recorded_and_the_others_go_on() -> None:
     def broken(case: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
         raise jf.FilterError("does not converge")
 
-    records = run_study(study(methods={"broken": broken, "JKO": jf.jko(0.1, pool=256)})).records
+    records = table_of(study(methods={"broken": broken, "JKO": jf.jko(0.1, pool=256)}))
     assert records["status"].tolist() == ["does not converge", "ok", "ok"]
 
 
 def test_skipped_pairs_are_not_run() -> None:
-    records = run_study(study(skip=frozenset({("particles", "d = 2")}))).records
-    assert set(records["method"]) == {"JKO"}
+    records = table_of(study(skip=frozenset({("particles", "d = 2")})))
+    assert set(records["filter"]) == {"JKO"}
 
 
 def test_the_files_of_a_study_are_written_whole(tmp_path: Path) -> None:
-    written = write_study(run_study(study()), tmp_path)
+    written = write_files(study(), run_here(study()), tmp_path)
     names = {path.name for path in written}
-    assert names == {"runs.csv", "error_symmetric_kl.png", "error_kl_stationary.png", "projection_2.png"}
+    assert names == {"runs.csv", "summary.csv", "error_symmetric_kl.png", "error_kl_stationary.png", "projection_2.png"}
     assert all(path.stat().st_size > 0 for path in written)
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
-
-
-def test_the_command_line_runs_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--filters", "JKO", "--out", str(tmp_path), "--no-plots"]
-    with pytest.raises(SystemExit) as stop:
-        study().main(arguments)
-    assert stop.value.code == 0
-    assert "symmetric KL" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -16,9 +14,6 @@ from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.figure import Figure
 
 import jkofilter as jf
-from jkofilter.experiments.pictures.boxes import box_plots
-from jkofilter.experiments.pictures.studies import error_figure, filter_error_figure
-from jkofilter.experiments.pictures.sweeps import time_to_accuracy
 from jkofilter.pictures.comparison import final_densities
 from jkofilter.pictures.over_time import density_heatmap
 from jkofilter.pictures.style import Labels
@@ -31,16 +26,6 @@ LABELS = Labels("time, kyr", "state, mm", "reading, V", "a title")
 def run(ou_model: jf.StateSpaceModel) -> Run:
     path, series = jf.simulate(ou_model, torch.tensor([0.2, 0.5, 1.4, 1.6]).double(), substep=1e-2)
     return jf.run_filter(jf.KalmanFilter(ou_model), series, keep_beliefs=True), path, series
-
-
-def records(seeds: int) -> pd.DataFrame:
-    rows = []
-    for seed in range(seeds):
-        for name, error in (("grid", np.nan), ("jko", 1e-8), ("particle", 1e-2)):
-            errors = dict.fromkeys(("kl_reference", "kl_filter", "mean_error"), error * (1 + seed))
-            signed = {"log_evidence_error": -error, "seconds": 0.1 * (1 + seed), "status": "ok"}
-            rows.append({"filter": name, "seed": seed} | errors | signed)
-    return pd.DataFrame(rows)
 
 
 def axis_with(figure: Figure, label: str) -> Axes:
@@ -125,96 +110,6 @@ def test_final_densities_are_compared_where_the_reference_has_mass() -> None:
     seen = np.isfinite(error)
     np.testing.assert_allclose(error[seen], np.abs(0.375 * x[seen] ** 2 - np.log(2)), rtol=1e-9)
     assert np.abs(x[seen]).max() == pytest.approx(np.sqrt(2 * np.log(1e6)), abs=0.05)
-
-
-@pytest.mark.parametrize("seeds", [1, 5])
-def test_box_plots(seeds: int) -> None:
-    figure = box_plots(records(seeds), "grid")
-    figure.draw_without_rendering()
-    assert [axis.get_yscale() for axis in figure.axes] == ["log"] * 4
-    axis = axis_with(figure, "KL(grid \u2016 filter), nats")
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["jko", "particle"]
-    assert len(marks(axis)) == 2 * seeds
-    np.testing.assert_allclose(marks(axis_with(figure, "|log evidence error|, nats"))[0, 1], 1e-8)
-    assert len(marks(axis_with(figure, "seconds per run"))) == 3 * seeds
-
-
-def test_box_plots_leave_out_and_count_what_they_cannot_show() -> None:
-    table = records(3)
-    table.loc[1, ["status", "seconds"]] = ["stopped", 99.0]
-    table.loc[5, ["kl_reference", "kl_filter"]] = [np.inf, 0.0]
-    figure = box_plots(table, "grid")
-    assert "1 failed" in figure.get_suptitle()
-    for label in ("KL(grid \u2016 filter), nats", "KL(filter \u2016 grid), nats"):
-        axis = axis_with(figure, label)
-        assert len(marks(axis)) == 4
-        assert axis.get_title(loc="right") == "1 not shown (zero or infinite)"
-    assert marks(axis_with(figure, "seconds per run"))[:, 1].max() < 1
-
-
-def test_box_plots_without_any_comparison_still_draw() -> None:
-    table = records(1)
-    axis = axis_with(box_plots(table[table["filter"] == "grid"], "grid"), "KL(grid \u2016 filter), nats")
-    assert axis.texts[0].get_text() == "nothing to show"
-
-
-LONG = ["grid", "JKO", "particles, 100000", "ensemble Kalman", "unscented Kalman", "particles, same time"]
-
-
-def test_names_under_box_plots_do_not_overlap() -> None:
-    table = pd.concat([records(2).query("filter == 'jko'").assign(filter=name) for name in LONG])
-    figure = box_plots(table, "grid")
-    figure.draw_without_rendering()
-    for axis in figure.axes:
-        boxes = [tick.get_window_extent() for tick in axis.get_xticklabels()]
-        assert len(boxes) >= 5
-        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
-
-
-def test_seven_filters_of_a_study_look_different() -> None:
-    names = [*LONG[1:], "grid", "exact"]
-    rows = [
-        {"scenario": f"d = {d}", "dim": d, "filter": name, "mean_error": 0.1, "log_evidence_error": 0.1, "seconds": 1.0}
-        for name in names
-        for d in (2, 4)
-    ]
-    for axis in filter_error_figure(pd.DataFrame(rows), names).axes:
-        assert len({line.get_color() for line in axis.lines}) == 7
-        assert len({line.get_marker() for line in axis.lines}) == 7
-
-
-@pytest.mark.parametrize("factor", [12.0, 50.0, 250.0, 1e4])
-def test_numbers_along_an_axis_of_seconds_do_not_overlap(factor: float) -> None:
-    rows = [{"filter": "jko", "seconds": 0.2 * s, "kl_filter": 0.1 * s, "mean_error": 1.0} for s in (1.0, factor)]
-    runs = pd.DataFrame(rows)
-    figure = time_to_accuracy({name: (runs, "kl_filter") for name in "abc"}, ["jko"])
-    figure.draw_without_rendering()
-    for axis in figure.axes:
-        low, high = axis.get_xlim()
-        shown = [tick for tick in axis.get_xticklabels(which="both") if low <= tick.get_position()[0] <= high]
-        boxes = sorted((tick.get_window_extent() for tick in shown if tick.get_text()), key=lambda box: box.x0)
-        assert len(boxes) >= 2
-        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
-
-
-def test_a_method_looks_the_same_where_another_has_no_figure() -> None:
-    rows = [
-        {"method": method, "case": f"d = {d}", "dim": d, "time": time, "seconds": 1.0, "symmetric_kl": error}
-        for d in (2, 4)
-        for time, error in ((0.5, None if d == 2 else 0.1), (0.9, 0.1))
-        for method in ("first", "second")
-        if not (method == "first" and time == 0.5)
-    ]
-    looks = [
-        {line.get_label(): (line.get_color(), line.get_marker()) for line in axis.lines}
-        for axis in error_figure(pd.DataFrame(rows), "symmetric_kl").axes
-    ]
-    assert looks[0]["second"] == looks[1]["second"] == looks[2]["second"] != looks[1]["first"]
-
-
-def test_the_same_data_give_the_same_picture(run: Run) -> None:
-    first, second = (box_plots(records(4), "grid") for _ in range(2))
-    np.testing.assert_array_equal(marks(first.axes[0]), marks(second.axes[0]))
 
 
 def test_bad_arguments_are_named(run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,49 +11,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jkofilter._typing import Array
+from jkofilter.experiments.measures import ERRORS, MEASURES
 from jkofilter.pictures.style import DPI, FONT, label_axes, styles
 
 
-def box_plots(records: pd.DataFrame, reference: str) -> Figure:
+def box_plots(runs: pd.DataFrame, names: Sequence[str], reference: str) -> Figure:
     """Errors and seconds of every filter over the seeds, one box a filter, every run that did not fail a point.
 
     Args:
-        records: columns filter, seed, status, kl_reference, kl_filter, log_evidence_error, seconds.
+        runs: of one case, as of ``tables.run_table``, failed ones included.
+        names: of the filters, in order.
         reference: whose own errors, zero by definition, are left out.
     """
-    panels = (
-        ("kl_reference", f"KL({reference} \u2016 filter), nats"),
-        ("kl_filter", f"KL(filter \u2016 {reference}), nats"),
-        ("log_evidence_error", "|log evidence error|, nats"),
-        ("seconds", "seconds per run"),
-    )
-    names = [str(name) for name in records["filter"].drop_duplicates()]
+    good = runs[runs["status"] == "ok"]
+    panels = [*(measure for measure in ERRORS if good[measure].notna().any()), "seconds"]
     looks = styles(names, reference)
-    good = records[records["status"] == "ok"]
-    figure = Figure(figsize=(max(10.0, 2.0 * len(names)), 6.0), dpi=DPI, layout="constrained")
-    for axis, (column, label) in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(max(10.0, 2.0 * len(names)), 3.0 * rows), dpi=DPI, layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False).ravel().tolist()
+    for axis, measure in zip(axes, panels, strict=False):
         groups = {}
         for name in names:
-            values = good.loc[good["filter"] == name, column].abs().to_numpy(dtype=float)
-            values = values[~np.isnan(values)]
-            if values.size and (name != reference or column == "seconds"):
+            values = good.loc[good["filter"] == name, measure].abs().dropna().to_numpy(dtype=float)
+            if values.size and (name != reference or measure == "seconds"):
                 groups[name] = values
         boxes(axis, groups, {name: style["color"] for name, style in looks.items()})
-        label_axes(axis, "", label)
-    seeds, failed = records["seed"].nunique(), len(records) - len(good)
-    note = f"{seeds} seed{'s' * (seeds != 1)}; boxes: quartiles and median, points: runs"
+        label_axes(axis, "", MEASURES[measure])
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    seeds, failed = runs["seed"].nunique(), len(runs) - len(good)
+    note = f"against {reference}; {seeds} seed{'s' * (seeds != 1)}; boxes: quartiles and median, points: runs"
     figure.suptitle(note + (f"; {failed} failed, not shown" if failed else ""), fontsize=FONT)
     return figure
 
 
-def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str], slanted: bool = False) -> None:
+def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str]) -> None:
     """One box and its points for each group, on a log axis; says how many values such an axis cannot show.
 
     Args:
         axis: to draw on.
         groups: values by name.
         colours: by name.
-        slanted: write the names at an angle, where they are many or long.
     """
     axis.set_yscale("log")
     drawn = {name: values[np.isfinite(values) & (values > 0)] for name, values in groups.items()}
@@ -74,8 +72,6 @@ def boxes(axis: Axes, groups: Mapping[str, Array], colours: Mapping[str, str], s
         axis.scatter(k + 1 + offsets, values, s=20, color=colours[name], alpha=0.75, zorder=3)
     crowded = sum(len(name) for name in drawn) > 30
     axis.set_xticks(range(1, len(drawn) + 1), [_broken(name) if crowded else name for name in drawn])
-    if slanted:
-        axis.set_xticks(range(1, len(drawn) + 1), list(drawn), rotation=30, ha="right", rotation_mode="anchor")
     axis.grid(axis="y", alpha=0.3)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binom
+from torch import Tensor
 
 from jkofilter._typing import Array
-from jkofilter.experiments.calibration import Calibration
 from jkofilter.pictures.style import COLOURS, DPI, FONT
 
 MOST_BINS, PER_BIN = 20, 10
@@ -18,26 +19,26 @@ BAND = 0.95
 PROBABILITIES = np.linspace(0.05, 0.95, 19)
 
 
-def calibration_figure(calibration: Calibration, title: str = "") -> Figure:
+def calibration_figure(levels: Float[Tensor, "r d"], title: str = "") -> Figure:
     """Histograms of the ranks of the truths at the last reading, and coverage of credible intervals.
 
     Of many coordinates the first few are drawn, which the title then says.
 
     Args:
-        calibration: of ``calibrate``.
+        levels: P(X_i <= truth_i | readings) at the last reading, one row a simulated run.
         title: above both panels.
     """
-    levels = calibration.levels[:, -1].numpy()
+    ranks = levels.cpu().numpy()
     figure = Figure(figsize=(9.6, 4.2), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _histogram(left, levels)
-    _coverage(right, levels)
+    _histogram(left, ranks)
+    _coverage(right, ranks)
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
-    dim = levels.shape[1]
+    runs, dim = ranks.shape
     shown = f", first {len(COLOURS)} of {dim} coordinates" if dim > len(COLOURS) else ""
-    figure.suptitle(f"{title} ({calibration.runs} simulated runs, last reading{shown})".strip(), fontsize=FONT + 1)
+    figure.suptitle(f"{title} ({runs} simulated runs, last reading{shown})".strip(), fontsize=FONT + 1)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Pictures of flow studies."""
+"""Pictures of studies: errors against dimension or case, medians of all measures, laws on principal components."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch.distributions import Distribution
 
 from jkofilter._typing import Sampled
-from jkofilter.experiments.flow_study import FlowCase
-from jkofilter.experiments.measures import PublishedFigure
+from jkofilter.experiments.published import PublishedFigure
 from jkofilter.models.state_space import sample_prior
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.style import COLOURS, DPI, FONT, LINES, MARKERS, a_decade_at_least, legend_below, ticks_apart
@@ -36,17 +36,17 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     """Error against dimension (or case), one panel a judged time, and against seconds, one point a run.
 
     Args:
-        records: of ``run_study``, those that did not fail.
+        records: as of ``tables.judged``.
         measure: "symmetric_kl", "kl_stationary" or "ess"; the last one is drawn as what is missing to one.
         published: figures that others report; those of this measure are drawn against dimension.
     """
-    methods = list(dict.fromkeys(records["method"]))
+    methods = list(dict.fromkeys(records["filter"]))
     data = records.assign(error=1 - records["ess"] if measure == "ess" else records[measure])
     data = data.dropna(subset="error").assign(error=lambda frame: frame["error"].clip(lower=LEAST))
     times = sorted(data["time"].unique())
     figure = Figure(figsize=(4.2 * (len(times) + 1), 4.2), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(times) + 1, sharey=True))
-    by_dim = told_by_dim(data)
+    by_dim = one_dim_a_case(data)
     for axis, time in zip(axes, times, strict=False):
         _against_case(axis, data[data["time"] == time], methods, by_dim)
         if by_dim:
@@ -57,7 +57,7 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
         axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
         if not by_dim:
             axis.tick_params(axis="x", rotation=30)
-    for name, group in data.groupby("method", sort=False):
+    for name, group in data.groupby("filter", sort=False):
         axes[-1].plot(group["seconds"], group["error"], **_point(methods.index(name)), label=str(name), ms=6)
     if data["seconds"].max() > 10 * data["seconds"].min():
         axes[-1].set_xscale("log")
@@ -76,8 +76,8 @@ def error_figure(records: pd.DataFrame, measure: str, published: Sequence[Publis
     return figure
 
 
-def told_by_dim(records: pd.DataFrame) -> bool:
-    """Whether cases are told apart by their dimension."""
+def one_dim_a_case(records: pd.DataFrame) -> bool:
+    """Whether every case has a dimension of its own, so that errors can be drawn against it."""
     return bool(records["dim"].nunique() == records["case"].nunique())
 
 
@@ -92,7 +92,7 @@ def _point(k: int) -> dict[str, Any]:
 
 
 def _against_case(axis: Axes, data: pd.DataFrame, methods: Sequence[str], by_dim: bool) -> None:
-    for name, group in data.groupby("method", sort=False):
+    for name, group in data.groupby("filter", sort=False):
         medians = group.groupby("dim" if by_dim else "case", sort=by_dim)["error"].median()
         axis.plot(medians.index, medians.to_numpy(), **_line(methods.index(name)), label=str(name), ms=6)
     if by_dim:
@@ -114,7 +114,7 @@ def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
     """The cases' own measures, the effective share and the seconds, a panel each: medians by case and method.
 
     Args:
-        records: of ``run_study``, those that did not fail.
+        records: as of ``tables.judged``.
         measures: names of columns.
     """
     panels = [name for name in (*measures, "ess", "seconds") if records[name].notna().any()]
@@ -122,9 +122,9 @@ def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
     columns = math.ceil(len(panels) / rows)
     figure = Figure(figsize=(4.0 * columns, 3.9 * rows), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-    cases, methods = list(dict.fromkeys(records["case"])), list(dict.fromkeys(records["method"]))
+    cases, methods = list(dict.fromkeys(records["case"])), list(dict.fromkeys(records["filter"]))
     for axis, measure in zip(axes, panels, strict=False):
-        medians = records.groupby(["method", "case"], sort=False)[measure].median()
+        medians = records.groupby(["filter", "case"], sort=False)[measure].median()
         for k, method in enumerate(methods):
             # Side by side within a case: methods that agree would hide one another.
             at = np.arange(len(cases)) + 0.18 * (k - (len(methods) - 1) / 2)
@@ -143,11 +143,11 @@ def measures_figure(records: pd.DataFrame, measures: Sequence[str]) -> Figure:
     return figure
 
 
-def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Medians of mean error, log evidence error and wall time of every filter against dimension (or scenario).
+def filter_error_figure(records: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Medians over seeds of mean error, log evidence error and wall time, against dimension (or case).
 
     Args:
-        summary: of ``summarise_study``.
+        records: as of ``tables.judged``.
         names: of the filters, in the order of the legend, the references, which have no error, last.
     """
     panels = {
@@ -155,22 +155,23 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
         "log_evidence_error": "error of the log evidence (nats)",
         "seconds": "wall time of a run (s)",
     }
-    by_dim = summary["dim"].nunique() == summary["scenario"].nunique()
+    by_dim = one_dim_a_case(records)
+    medians = records.groupby(["case", "dim", "filter"], sort=False)[list(panels)].median().reset_index()
     figure = Figure(figsize=(4.1 * len(panels), 4.2), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    shown = [name for name in names if name in set(summary["filter"])]
+    shown = [name for name in names if name in set(medians["filter"])]
     for axis, (measure, label) in zip(axes, panels.items(), strict=True):
         for k, name in enumerate(shown):
-            own = summary[summary["filter"] == name].dropna(subset=measure)
+            own = medians[medians["filter"] == name].dropna(subset=measure)
             if len(own):
                 error = own[measure].clip(lower=LEAST)
-                axis.plot(own["dim" if by_dim else "scenario"], error, **_line(k), label=name, ms=6)
+                axis.plot(own["dim" if by_dim else "case"], error, **_line(k), label=name, ms=6)
         axis.set_yscale("log")
         a_decade_at_least(axis, "y")
         axis.set_ylabel(label, fontsize=FONT)
-        axis.set_xlabel("dimension d" if by_dim else "scenario", fontsize=FONT)
+        axis.set_xlabel("dimension d" if by_dim else "case", fontsize=FONT)
         if by_dim:
-            dims = sorted(summary["dim"].unique())
+            dims = sorted(medians["dim"].unique())
             axis.set_xscale("log", base=2)
             axis.set_xticks(dims, [str(d) for d in dims])
             axis.minorticks_off()
@@ -181,33 +182,29 @@ def filter_error_figure(summary: pd.DataFrame, names: Sequence[str]) -> Figure:
     return figure
 
 
-def projection_figure(case: FlowCase, name: str, law: Sampled) -> Figure:
-    """Draws of the prior, of a method's law at the last time, and of the stationary law, on two principal components.
-
-    The components are those of the stationary law.
+def projection_figure(title: str, prior: Distribution, laws: Mapping[str, Sampled]) -> Figure:
+    """Draws of a prior and of other laws on the two principal components of the last of them.
 
     Args:
-        case: has a stationary law.
-        name: of the method.
-        law: what the method carried to the last time.
+        title: above the panels.
+        prior: law at time zero.
+        laws: by what to call them.
     """
-    assert case.stationary is not None
-    sources = (stream(seed, "picture") for seed in range(3))
-    prior = sample_prior(case.prior, SHOWN, next(sources))
-    ours, reference = law.sample(SHOWN, next(sources)), case.stationary.sample(SHOWN, next(sources))
-    axes_of = torch.linalg.eigh(torch.cov(reference.mT)).eigenvectors[:, [-1, -2]]
-    panels = {"prior, t = 0": prior, f"{name}, t = {case.times[-1]:g}": ours, "stationary law": reference}
-    limit = 1.2 * (reference @ axes_of).abs().max().item()
-    figure = Figure(figsize=(4.0 * len(panels), 4.1), dpi=DPI, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(panels), sharex=True, sharey=True))
-    for axis, (title, points) in zip(axes, panels.items(), strict=True):
+    draws = {"prior, t = 0": sample_prior(prior, SHOWN, stream(0, "picture"))}
+    draws |= {name: law.sample(SHOWN, stream(k, "picture")) for k, (name, law) in enumerate(laws.items(), start=1)}
+    last = list(draws.values())[-1]
+    axes_of = torch.linalg.eigh(torch.cov(last.mT)).eigenvectors[:, [-1, -2]]
+    limit = 1.2 * (last @ axes_of).abs().max().item()
+    figure = Figure(figsize=(4.0 * len(draws), 4.1), dpi=DPI, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(draws), sharex=True, sharey=True))
+    for axis, (name, points) in zip(axes, draws.items(), strict=True):
         x, y = (points @ axes_of).cpu().numpy().T
         axis.plot(x, y, ".", ms=2, alpha=0.5, color=COLOURS[0], rasterized=True)
-        axis.set_title(title, fontsize=FONT)
+        axis.set_title(name, fontsize=FONT)
         axis.set_xlim(-limit, limit)
         axis.set_ylim(-limit, limit)
         axis.set_xlabel("first principal component (state units)", fontsize=FONT)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("second principal component (state units)", fontsize=FONT)
-    figure.suptitle(case.name, fontsize=FONT + 1)
+    figure.suptitle(title, fontsize=FONT + 1)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: errors and wall time of every filter, and one against the other."""
+"""Pictures of a sweep: error against wall time."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jkofilter.experiments.measures import ERRORS, FLOW_ERRORS, MEASURES
-from jkofilter.experiments.pictures.boxes import boxes
+from jkofilter.experiments.measures import MEASURES
 from jkofilter.numerics.intervals import median_interval
-from jkofilter.pictures.style import COLOURS, DPI, FONT, MARKERS, a_decade_at_least, legend_below, styles, ticks_apart
+from jkofilter.pictures.style import COLOURS, DPI, FONT, MARKERS, a_decade_at_least, legend_below, ticks_apart
 
-COLUMNS = 3
+PANELS_A_ROW = 3
 SMALLEST = 1e-12
 """Where an error of zero is drawn on a logarithmic axis."""
 
 
-def measured(table: pd.DataFrame, names: Sequence[str] = (*ERRORS, *FLOW_ERRORS)) -> list[str]:
-    """Those of the measures that some run of the table has."""
-    return [name for name in names if table[name].notna().any()]
-
-
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    columns = min(count, COLUMNS)
+    columns = min(count, PANELS_A_ROW)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(4.3 * columns, 5.5), height * rows + 0.5), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel().tolist()
@@ -34,31 +28,11 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def box_figure(table: pd.DataFrame, names: Sequence[str], reference: str) -> Figure:
-    """Errors and seconds of every filter over the seeds: a box a filter, a point a run.
-
-    Args:
-        table: of ``bench_tables.judged``, one case.
-        names: of the filters, in order.
-        reference: whose errors, zero by definition, are left out.
-    """
-    measures = [*measured(table), "seconds"]
-    figure, axes = _panels(len(measures), 3.6)
-    looks = styles(names, reference)
-    for axis, measure in zip(axes, measures, strict=True):
-        groups = {name: table.loc[table["filter"] == name, measure].dropna().to_numpy() for name in names}
-        groups = {name: values for name, values in groups.items() if values.size}
-        boxes(axis, groups, {name: look["color"] for name, look in looks.items()}, slanted=True)
-        axis.set_ylabel(MEASURES[measure], fontsize=FONT)
-        axis.tick_params(labelsize=FONT - 1)
-    return figure
-
-
 def time_to_accuracy(panels: Mapping[str, tuple[pd.DataFrame, str]], names: Sequence[str]) -> Figure:
     """Error against wall time, a small point a run, a large one the medians with their intervals.
 
     Args:
-        panels: by title, runs as of ``bench_tables.judged`` and the measure to draw.
+        panels: by title, runs as of ``tables.judged`` and the measure to draw.
         names: of the filters, in the order of colours.
     """
     figure, axes = _panels(len(panels), 3.9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,26 +16,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jkofilter.errors import InputError
-from jkofilter.experiments.measures import ERRORS, FLOW_ERRORS, MEASURES, PublishedFigure
-from jkofilter.experiments.pictures.studies import error_figure, filter_error_figure, measures_figure, told_by_dim
-from jkofilter.experiments.pictures.sweeps import box_figure, measured, time_to_accuracy
+from jkofilter.experiments.measures import FILTER_MEASURES, FLOW_MEASURES
+from jkofilter.experiments.published import PublishedFigure
+from jkofilter.experiments.report.exhibits import MAIN, accuracy_exhibit, exhibits
 from jkofilter.experiments.report.tables import (
     accuracy_table,
+    figure_text,
     judged,
     leads,
     measures_of,
+    ordered,
     own_measures,
     paired_table,
     published_table,
     run_table,
+    shown_measures,
     summary_table,
 )
 from jkofilter.experiments.sweep.folder import read_sweep
 from jkofilter.experiments.sweep.records import RECORDS, key_of, latest, read_records
 from jkofilter.files import require_writable, written_whole
 
-SHOWN = (*ERRORS, "sd_ratio", "least_ess", *FLOW_ERRORS, "ess")
-MAIN = ("kl_filter", "mean_error", "log_evidence_error")
 TOLD = (*MAIN, "symmetric_kl", "kl_stationary")
 """Errors of which the page tells the time to accuracy."""
 SORTED: Mapping[str, Sequence[str]] = {"accuracy": ["case"], "published": []}
@@ -117,11 +117,14 @@ def _csv(table: pd.DataFrame) -> Any:
 
 def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jkofilter"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("jkofilter.experiments.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["figure"] = figure_text
     present = dict.fromkeys(record["scenario"] for record in sweep.records)
-    unknown = {"kind": "", "description": "", "path": "", "filters": [], "cases": [], "published": []}
+    unknown = {"description": "", "path": "", "filters": [], "cases": [], "published": []}
     sections = [_section(name, sweep.scenarios.get(name, unknown), tables) for name in present]
     failures = [{"run": str(key_of(one)), "status": one["status"]} for one in sweep.records if one["status"] != "ok"]
     return environment.get_template("report.html").render(
@@ -138,16 +141,16 @@ def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
 def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     cases, filters = [case["name"] for case in known["cases"]], known["filters"]
     own = {
-        title: _ordered(table[table["scenario"] == name], SORTED.get(title, ["case", "filter"]), cases, filters)
+        title: ordered(table[table["scenario"] == name], cases, filters, SORTED.get(title, ("case", "filter")))
         for title, table in tables.items()
     }
-    known_here = dict.fromkeys((*SHOWN, *own_measures(own["runs"]), "seconds"))
-    shown = [measure for measure in known_here if own["summary"][f"{measure}_median"].notna().any()]
+    # What earlier versions wrote does not say which measures.
+    measures = known.get("measures", (*FILTER_MEASURES, *FLOW_MEASURES, *own_measures(own["runs"])))
     return {
         "name": name,
         "known": known,
         "notes": [f"{case['name']}: {case['note']}" for case in known["cases"] if case["note"]],
-        "shown": shown,
+        "shown": shown_measures(judged(own["runs"]), measures),
         "with_case": bool(own["summary"]["case"].any()),
         "with_remark": bool(own["summary"]["remark"].any()),
         "with_time": own["summary"]["time"].nunique() > 1,
@@ -157,53 +160,18 @@ def _section(name: str, known: Mapping[str, Any], tables: Mapping[str, pd.DataFr
         "accuracy": _rows(own["accuracy"]),
         "lead": sorted(set(own["paired"]["lead"])),
         "published": _rows(own["published"]),
-        "pictures": {title: _embedded(figure) for title, figure in _figures(name, known, own["runs"]).items()},
+        "pictures": _pictures(known, own["runs"]),
     }
-
-
-def _ordered(table: pd.DataFrame, by: Sequence[str], cases: Sequence[str], filters: Sequence[str]) -> pd.DataFrame:
-    """In the order of the scenario file, as far as the table has none of its own."""
-    places = {name: k for k, name in enumerate([*cases, *filters])}
-    return table.sort_values(by, key=lambda names: names.map(places), kind="stable") if by else table
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _figures(name: str, known: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Figure]:
-    """The pictures of a scenario, by what they show."""
-    good = judged(runs)
-    if good.empty:
-        return {}
-    names = known["filters"] or list(dict.fromkeys(good["filter"]))
-    if set(good["role"]) == {"method"}:
-        published = [PublishedFigure(**figure) for figure in known["published"]]
-        frame = good.rename(columns={"filter": "method"})
-        own = own_measures(good)
-        pictures = {"Medians over seeds, case by case": measures_figure(frame, own)} if own else {}
-        for measure in ("symmetric_kl", "kl_stationary", "ess"):
-            known_of = frame.dropna(subset=measure)
-            if len(known_of):
-                against = "dimension" if told_by_dim(known_of) else "case"
-                title = f"{MEASURES[measure]}, against {against} and wall time"
-                pictures[title] = error_figure(frame, measure, published)
-        return pictures
-    if set(good["case"]) == {""}:
-        reference = good["reference"].iloc[0]
-        pictures = {"Errors and wall time by filter, over seeds": box_figure(good, names, reference)}
-        panels = {MEASURES[measure].rsplit(", ", 1)[0]: (good, measure) for measure in measured(good, MAIN)}
-    else:
-        medians = good.assign(scenario=good["case"]).groupby(["scenario", "dim", "filter"], sort=False)
-        columns = ["mean_error", "log_evidence_error", "seconds"]
-        pictures = {
-            "Medians over seeds, case by case": filter_error_figure(medians[columns].median().reset_index(), names)
-        }
-        main = next((measure for measure in MAIN if good[measure].notna().any()), "")
-        panels = {case: (good[good["case"] == case], main) for case in dict.fromkeys(good["case"]) if main}
-    if panels:
-        pictures["Time to accuracy: error against wall time"] = time_to_accuracy(panels, names)
-    return pictures
+def _pictures(known: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, str]:
+    published = [PublishedFigure(**figure) for figure in known["published"]]
+    found = exhibits(runs, known["filters"], published) | accuracy_exhibit(runs, known["filters"])
+    return {one.title: _embedded(one.figure) for one in found.values()}
 
 
 def _embedded(figure: Figure) -> str:
@@ -217,15 +185,3 @@ def _environments(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = ("versions", "machine", "threads", "commit")
     found = Counter(json.dumps({name: one.get(name) for name in names}, sort_keys=True) for one in records)
     return [json.loads(text) | {"runs": runs} for text, runs in found.most_common()]
-
-
-def figure_text(value: Any) -> str:
-    """A figure to two or three digits; a dash for what there is not."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "\u2013"
-    if isinstance(value, str):
-        return value
-    magnitude = abs(value)
-    if magnitude == 0 or 0.01 <= magnitude < 10_000:
-        return f"{value:.3g}" if magnitude < 1000 else f"{value:.0f}"
-    return f"{value:.1e}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from jkofilter._typing import Array
-from jkofilter.experiments.measures import ERRORS, FLOW_ERRORS, MEASURES
+from jkofilter.experiments.measures import ERRORS, FLOW_MEASURES, MEASURES, TIMES
 from jkofilter.numerics.intervals import median_interval
 
-RUN = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", "seconds")
-FIGURES = ("time", *(name for name in MEASURES if name != "seconds"))
+RUN = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", *TIMES)
+FIGURES = ("time", *(name for name in MEASURES if name not in TIMES))
 ASIDE = ("remark", "threads", "started")
 GROUP = ["scenario", "case", "filter", "time"]
-COMPARED = (*ERRORS, *FLOW_ERRORS, "ess", "seconds")
-MORE_IS_BETTER = ("ess",)
+COMPARED = (*ERRORS, *FLOW_MEASURES, *TIMES)
+MORE_IS_BETTER = ("ess", "least_ess")
 
 
 def run_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -27,13 +28,14 @@ def run_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     names = [*FIGURES, *(name for name in own if name not in (*FIGURES, *RUN))]
     rows: list[dict[str, Any]] = []
     for record in records:
-        common = {name: record[name] for name in RUN}
+        # Records of earlier versions have no processor time.
+        common = {name: record.get(name) for name in RUN}
         common |= {name: record.get(name, "") for name in ASIDE}
         for figures in record["figures"] or [{}]:
             rows.append(common | {name: figures.get(name) for name in names})
     table = pd.DataFrame(rows, columns=[*RUN, *names, *ASIDE])
     # Infinities are text in the records, None is NaN.
-    return table.astype(dict.fromkeys(("seconds", *names), float))
+    return table.astype(dict.fromkeys((*TIMES, *names), float))
 
 
 def own_measures(table: pd.DataFrame) -> list[str]:
@@ -43,13 +45,18 @@ def own_measures(table: pd.DataFrame) -> list[str]:
         table: of ``run_table``.
     """
     flows = table[table["role"] == "method"]
-    of_every_flow = (*RUN, "time", *FLOW_ERRORS, "ess", *ASIDE)
+    of_every_flow = (*RUN, "time", *FLOW_MEASURES, *ASIDE)
     return [str(name) for name in flows if name not in of_every_flow and flows[name].notna().any()]
 
 
 def measures_of(table: pd.DataFrame) -> dict[str, str]:
     """MEASURES and the cases' own, by name and in words."""
     return dict(MEASURES) | {name: name.replace("_", " ") for name in own_measures(table) if name not in MEASURES}
+
+
+def shown_measures(table: pd.DataFrame, measures: Sequence[str]) -> list[str]:
+    """Those of the measures that some run of a ``run_table`` has, and the times that runs took."""
+    return [name for name in dict.fromkeys((*measures, *TIMES)) if name in table and table[name].notna().any()]
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
@@ -59,9 +66,10 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per scenario, case, filter and judged time: runs, failed, remark, of every measure median, low and high.
+    """One row per scenario, case, filter and judged time: runs, failed, remark, of every measure median and range.
 
-    Low and high are those of ``median_interval`` at 0.95. A filter all of whose runs failed has a row without a time.
+    Low and high are those of ``median_interval`` at 0.95, worst is the largest of the runs that did not fail (the
+    smallest, where more is better). A filter all of whose runs failed has a row without a time.
     """
     keys = ["scenario", "case", "filter"]
     good, rows = judged(table), []
@@ -77,6 +85,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             for measure in measures_of(table):
                 interval = median_interval(at_time[measure].to_numpy())
                 row |= {f"{measure}_{part}": value for part, value in interval._asdict().items()}
+                row[f"{measure}_worst"] = at_time[measure].agg("min" if measure in MORE_IS_BETTER else "max")
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -185,3 +194,23 @@ def published_table(table: pd.DataFrame, published: Mapping[str, Sequence[Mappin
             )
     columns = ["scenario", "case", "time", "measure", "statistic", "source", "method", "published", "filter", "ours"]
     return pd.DataFrame(rows, columns=[*columns, "runs", "ratio"])
+
+
+def ordered(
+    table: pd.DataFrame, cases: Sequence[str], methods: Sequence[str], by: Sequence[str] = ("case", "filter")
+) -> pd.DataFrame:
+    """In the order of the experiment, as far as the table has none of its own."""
+    places = {name: k for k, name in enumerate([*cases, *methods])}
+    return table.sort_values(list(by), key=lambda names: names.map(places), kind="stable") if by else table
+
+
+def figure_text(value: Any) -> str:
+    """A figure to two or three digits; a dash for what there is not."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "\u2013"
+    if isinstance(value, str):
+        return value
+    magnitude = abs(value)
+    if magnitude == 0 or 0.01 <= magnitude < 10_000:
+        return f"{value:.3g}" if magnitude < 1000 else f"{value:.0f}"
+    return f"{value:.1e}"

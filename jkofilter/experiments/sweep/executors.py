@@ -1,4 +1,4 @@
-"""Where runs are computed: processes of this machine, or a Dask cluster; both behind concurrent.futures."""
+"""Where runs are computed: this process, processes of this machine, or a Dask cluster; all give futures."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+AHEAD = 2
+"""Runs handed out for every one that is being computed elsewhere: none waits for this process, few are lost with it."""
 PATIENCE = 5.0
 """Seconds that a cluster gets to answer."""
 
 
-class Crew(Protocol):
+class RunExecutor(Protocol):
     """Takes runs and computes some of them at a time."""
 
     @property
-    def slots(self) -> int:
-        """How many are computed at a time."""
+    def room(self) -> int:
+        """How many it holds at a time, those that wait for their turn included."""
         ...
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -50,7 +52,29 @@ class Crew(Protocol):
         ...
 
 
-class LocalCrew:
+class InProcess:
+    """This process: a run is computed when it is handed in, by the one who hands it in."""
+
+    room = 1
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call a function now; what it raises is the future's."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def restart(self) -> None:
+        """Nothing to do: a process that has died does not ask."""
+
+    def gone(self, error: BaseException) -> str:
+        """Never."""
+        return ""
+
+
+class LocalProcesses:
     """Processes of this machine, each a fresh interpreter.
 
     Args:
@@ -58,13 +82,13 @@ class LocalCrew:
     """
 
     def __init__(self, workers: int) -> None:
-        self.slots = workers
+        self._workers, self.room = workers, AHEAD * workers
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         # Forking would copy the state of thread pools that torch has started.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.slots, mp_context=context, initializer=_begin)
+        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=_begin)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have a function called in one of the processes."""
@@ -110,19 +134,19 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def local_crew(workers: int, threads: int) -> Iterator[LocalCrew]:
+def local_processes(workers: int, threads: int) -> Iterator[LocalProcesses]:
     """Processes, at least one, that each compute with so many threads; killed where the block raises."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     # Libraries read these when they load: set for the processes to be born, whenever that is.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
-        crew = LocalCrew(workers)
+        processes = LocalProcesses(workers)
         try:
-            yield crew
+            yield processes
         except BaseException:
-            crew.kill()
+            processes.kill()
             raise
-        crew.close()
+        processes.close()
     finally:
         for name, value in before.items():
             if value is None:
@@ -132,17 +156,17 @@ def local_crew(workers: int, threads: int) -> Iterator[LocalCrew]:
 
 
 @dataclass(frozen=True, eq=False)
-class DaskCrew:
+class DaskCluster:
     """The workers of a Dask cluster.
 
     Attributes:
         address: of its scheduler.
-        slots: how many runs are computed at a time, one a worker process.
+        room: how many runs it holds at a time, for one computed by each worker.
         executor: of the client.
     """
 
     address: str
-    slots: int
+    room: int
     executor: Executor
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -160,7 +184,7 @@ class DaskCrew:
 
 
 @contextmanager
-def dask_crew(address: str) -> Iterator[DaskCrew]:
+def dask_cluster(address: str) -> Iterator[DaskCluster]:
     """The workers of a running cluster.
 
     Raises:
@@ -190,9 +214,9 @@ def dask_crew(address: str) -> Iterator[DaskCrew]:
             ) from error
         executor = client.get_executor(pure=False)
         _check_version(executor, address)
-        crew = DaskCrew(address, len(client.scheduler_info(n_workers=-1)["workers"]), executor)
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
         try:
-            yield crew
+            yield DaskCluster(address, AHEAD * workers, executor)
         finally:
             executor.shutdown(wait=False)
 

@@ -1,34 +1,40 @@
-"""What a sweep runs: every filter of every case on every seed, and which runs need the outcome of which."""
+"""What a sweep runs: every method of every case on every seed, and which runs need the outcome of which."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from jkofilter.errors import InputError
-from jkofilter.experiments.flow_study import FlowStudy
-from jkofilter.experiments.scenario import FilterStudy, Scenario
+from jkofilter.experiments.contract import Experiment, Left, Measured, Run
+from jkofilter.experiments.load import load
 from jkofilter.experiments.sweep.records import FORMAT, Key
 
-AnyScenario: TypeAlias = Scenario | FilterStudy | FlowStudy
+
+@dataclass(frozen=True)
+class Source:
+    """The file of an experiment; all is empty where it is run from this process alone.
+
+    Attributes:
+        path: absolute.
+        shown: the path as given, for the record.
+        digest: of its text; tells whether it has changed.
+    """
+
+    path: str = ""
+    shown: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A scenario file.
+    """An experiment and where it comes from."""
 
-    Attributes:
-        path: as given.
-        digest: of its text; tells whether it has changed.
-        content: its SCENARIO.
-    """
-
-    path: str
-    digest: str
-    content: AnyScenario
+    experiment: Experiment
+    source: Source = Source()
 
 
 @dataclass(frozen=True)
@@ -36,58 +42,47 @@ class Task:
     """One run; plain data, so that it can be sent anywhere.
 
     Attributes:
-        path: absolute path of the scenario file.
-        shown: the path as given, for the record.
-        digest: of the file's text.
-        key: scenario, case, filter and seed.
-        dim: state dimension d.
-        role: "reference", "filter", "matched" (to the wall time of another) or "method" (of a flow study).
-        reference: name of the filter this one is measured against; empty for a method.
-        after: runs whose outcome this one needs: the reference, and for "matched" and "method" the one that sets its
-            wall time, last.
+        source: where the experiment is to be had.
+        scenario: name of the experiment.
+        run: what is run.
         recorded: False for a run that is repeated only because others need its outcome.
     """
 
-    path: str
-    shown: str
-    digest: str
-    key: Key
-    dim: int
-    role: str
-    reference: str = ""
-    after: tuple[Key, ...] = ()
+    source: Source
+    scenario: str
+    run: Run
     recorded: bool = True
 
-    def record(self, status: str, seconds: float | None, figures: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    @property
+    def key(self) -> Key:
+        """What the run is known by."""
+        return Key(self.scenario, self.run.case, self.run.method, self.run.seed)
+
+    @property
+    def after(self) -> tuple[Key, ...]:
+        """Runs whose outcome this one needs, as ``run.needs``."""
+        return tuple(self.key._replace(filter=name) for name in self.run.needs)
+
+    def record(self, made: Measured) -> dict[str, Any]:
         """The beginning of the record of this run."""
-        where = {"format": FORMAT, "scenario": self.key.scenario, "path": self.shown, "case": self.key.case}
-        who = {"dim": self.dim, "filter": self.key.filter, "role": self.role, "reference": self.reference}
-        return where | who | {"seed": self.key.seed, "status": status, "seconds": seconds, "figures": list(figures)}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run leaves to those that need it.
-
-    Attributes:
-        reference: its belief and evidence, packed; None where it failed or has none to give.
-        seconds: its wall time; None where it failed.
-    """
-
-    reference: bytes | None = None
-    seconds: float | None = None
+        run = self.run
+        where = {"format": FORMAT, "scenario": self.scenario, "path": self.source.shown, "case": run.case}
+        who = {"dim": run.dim, "filter": run.method, "role": run.role, "reference": run.reference, "seed": run.seed}
+        times = {"seconds": made.seconds, "processor_seconds": made.processor_seconds}
+        said = {"figures": [dict(row) for row in made.figures], "remark": made.remark, "settings": dict(made.settings)}
+        return where | who | {"status": made.status} | times | said
 
 
 def load_all(paths: Sequence[str]) -> list[Loaded]:
-    """The scenarios of the files.
+    """The experiments of the files.
 
     Raises:
-        InputError: none, a file that is no scenario, or two of the same name.
+        InputError: none, a file that is no experiment, or two of the same name.
     """
     if not paths:
         raise InputError("give at least one scenario file, such as scenarios/sine_1d.py.")
-    found = [Loaded(path=path, content=Scenario.load(path), digest=digest_of(path)) for path in paths]
-    names = [one.content.name for one in found]
+    found = [Loaded(load(path), Source(str(Path(path).resolve()), path, digest_of(path))) for path in paths]
+    names = [one.experiment.name for one in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two of the scenario files are named {name!r}; records could not be told apart.")
@@ -99,84 +94,34 @@ def digest_of(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def cases_of(content: Scenario | FilterStudy) -> dict[str, Scenario]:
-    """The filtering problems of a scenario or study by case; a scenario is its own only case, without a name."""
-    if isinstance(content, Scenario):
-        return {"": content}
-    return {scenario.name: scenario for scenario in content.scenarios}
-
-
-def filters_of(content: AnyScenario) -> list[str]:
-    """Names of all filters or methods; the references last."""
-    if isinstance(content, FlowStudy):
-        return list(content.methods)
-    if isinstance(content, FilterStudy):
-        return content.filters
-    names = [name for name in (*content.filters, *content.matched) if name != content.reference]
-    return [*names, content.reference]
-
-
 def tasks_of(loaded: Sequence[Loaded], names: Sequence[str] | None, seeds: Sequence[int] | None) -> list[Task]:
     """All runs, those that others need before them.
 
     Args:
-        loaded: the scenarios.
-        names: of filters and methods; a scenario that has none of them is left out. None takes all.
-        seeds: None takes those of each scenario.
+        loaded: the experiments.
+        names: of methods; an experiment that has none of them is left out. None takes all.
+        seeds: None takes those of each experiment.
 
     Raises:
-        InputError: a name is in none of the scenarios.
+        InputError: a name is in none of the experiments, or there is nothing to run.
     """
-    known = dict.fromkeys(name for one in loaded for name in filters_of(one.content))
+    known = dict.fromkeys(name for one in loaded for name in one.experiment.methods)
     for name in names or ():
         if name not in known:
             raise InputError(f"filters names no filter or method {name!r}; there are {', '.join(known)}.")
-    tasks: list[Task] = []
-    for one in loaded:
-        if isinstance(one.content, FlowStudy):
-            tasks += _flow_tasks(one, one.content, names, seeds)
-        else:
-            for case, scenario in cases_of(one.content).items():
-                tasks += _filter_tasks(one, case, scenario, names, seeds)
+    tasks = [
+        Task(one.source, one.experiment.name, run)
+        for one in loaded
+        for run in one.experiment.planned(names, seeds)
+    ]  # fmt: skip
+    if not tasks:
+        raise InputError("seeds must hold at least one seed, and filters a method that some case does not skip.")
     return tasks
-
-
-def _filter_tasks(
-    loaded: Loaded, case: str, scenario: Scenario, names: Sequence[str] | None, seeds: Sequence[int] | None
-) -> Iterable[Task]:
-    own = None if names is None else [n for n in names if n in scenario.filters or n in scenario.matched]
-    if own is not None and not own:
-        return
-    chosen = [name for name in scenario.select(own) if name != scenario.reference]
-    matched = [name for name in scenario.matched if own is None or name in own]
-    source = (str(Path(loaded.path).resolve()), loaded.path, loaded.digest)
-    for seed in range(scenario.seeds) if seeds is None else seeds:
-
-        def task(name: str, role: str, *after: str, seed: int = seed) -> Task:
-            first, *others = (Key(loaded.content.name, case, one, seed) for one in (name, *after))
-            return Task(*source, first, scenario.model.dim, role, scenario.reference, tuple(others))
-
-        yield task(scenario.reference, "reference")
-        yield from (task(name, "filter", scenario.reference) for name in chosen)
-        yield from (task(name, "matched", scenario.reference, *chosen[:1]) for name in matched)
-
-
-def _flow_tasks(
-    loaded: Loaded, study: FlowStudy, names: Sequence[str] | None, seeds: Sequence[int] | None
-) -> Iterable[Task]:
-    methods = list(study.select(None if names is None else [name for name in names if name in study.methods]))
-    source = (str(Path(loaded.path).resolve()), loaded.path, loaded.digest)
-    for case in study.cases:
-        for seed in range(study.seeds) if seeds is None else seeds:
-            keys = [Key(study.name, case.name, name, seed) for name in methods if (name, case.name) not in study.skip]
-            leads = keys[:1] if methods and keys and keys[0].filter == methods[0] else []
-            for key in keys:
-                yield Task(*source, key, case.dim, "method", after=tuple(leads if key not in leads else ()))
 
 
 def remaining(
     tasks: Sequence[Task], done: Mapping[Key, Mapping[str, Any]], retry_failed: bool
-) -> tuple[list[Task], dict[Key, Result]]:
+) -> tuple[list[Task], dict[Key, Left]]:
     """What is left to run, and what is known of runs that are done.
 
     A reference that is done but whose belief others still need is run again, unrecorded.
@@ -189,37 +134,34 @@ def remaining(
     finished = {key: one for key, one in done.items() if one["status"] == "ok" or not retry_failed}
     needed = {key for task in tasks if task.key not in finished for key in task.after}
     left: list[Task] = []
-    known: dict[Key, Result] = {}
+    known: dict[Key, Left] = {}
     for task in tasks:
         record = finished.get(task.key)
         if record is None:
             left.append(task)
         elif task.key in needed:
             good = record["status"] == "ok"
-            if good and task.role == "reference":
+            if good and task.run.role == "reference":
                 left.append(replace(task, recorded=False))
             else:
-                known[task.key] = Result(None, record["seconds"] if good else None)
+                # Records of earlier versions know the wall time alone.
+                known[task.key] = Left(None, record.get("processor_seconds", record["seconds"]) if good else None)
     return left, known
 
 
 def described(one: Loaded) -> dict[str, Any]:
-    """What a report must know of a scenario, as plain data."""
-    content = one.content
-    if isinstance(content, FlowStudy):
-        cases = [{"name": case.name, "dim": case.dim, "reference": "", "note": case.note} for case in content.cases]
-    else:
-        cases = [
-            {"name": name, "dim": case.model.dim, "reference": case.reference, "note": ""}
-            for name, case in cases_of(content).items()
-        ]
+    """What a report must know of an experiment, as plain data."""
+    experiment = one.experiment
     return {
-        "name": content.name,
-        "path": one.path,
-        "digest": one.digest,
-        "kind": type(content).__name__,
-        "description": content.description,
-        "filters": filters_of(content),
-        "cases": cases,
-        "published": [asdict(figure) for figure in content.published],
+        "name": experiment.name,
+        "path": one.source.shown,
+        "digest": one.source.digest,
+        "description": experiment.description,
+        "filters": list(experiment.methods),
+        "measures": list(experiment.measures),
+        "cases": [
+            {"name": case.name, "dim": case.dim, "reference": case.reference, "note": case.note}
+            for case in experiment.cases
+        ],
+        "published": [asdict(figure) for figure in experiment.published],
     }

@@ -1,27 +1,29 @@
-"""Keeping a crew busy: each run as soon as what it needs is there, a few ahead of the workers and no more."""
+"""The schedule of a sweep: each run as soon as what it needs is there, a few ahead of the workers and no more."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from typing import Any
+from typing import Any, TypeAlias
 
 from jkofilter.errors import InputError
+from jkofilter.experiments.contract import Left, Measured
 from jkofilter.experiments.sweep.environment import machine, versions
-from jkofilter.experiments.sweep.executors import Crew
-from jkofilter.experiments.sweep.plan import Result, Task
+from jkofilter.experiments.sweep.executors import RunExecutor
+from jkofilter.experiments.sweep.plan import Task
 from jkofilter.experiments.sweep.records import Key
-from jkofilter.experiments.sweep.worker import Outcome, perform
+from jkofilter.experiments.sweep.worker import Outcome
 
-AHEAD = 2
-"""Runs handed out for every one that is being computed: none waits for this process, few are lost with it."""
+Perform: TypeAlias = Callable[[Task, Sequence[Left], int], Outcome]
+"""Given a task, what the runs it comes after left, and the threads of the run."""
 
 
-def drive(
+def schedule(
     tasks: Sequence[Task],
-    known: Mapping[Key, Result],
-    crew: Crew,
+    known: Mapping[Key, Left],
+    executor: RunExecutor,
+    perform: Perform,
     threads: int,
     on_done: Callable[[Task, Outcome], None],
 ) -> None:
@@ -32,23 +34,24 @@ def drive(
 
     Args:
         tasks: in an order in which each comes after those it needs.
-        known: results of runs that are done already.
-        crew: computes them.
-        threads: for each run.
+        known: what runs that are done already left.
+        executor: computes them.
+        perform: one task; a function of a module where the executor is elsewhere.
+        threads: of each run.
         on_done: called in this process.
 
     Raises:
-        InputError: the crew has gone for good.
+        InputError: the executor has gone for good.
     """
     results = dict(known)
     users = Counter(key for task in tasks for key in task.after)
     waiting, suspects = list(tasks), list[Task]()
     running: dict[Future[Any], Task] = {}
     while waiting or suspects or running:
-        room = (1 if suspects else AHEAD * crew.slots) - len(running)
+        room = (1 if suspects else executor.room) - len(running)
         for task in _ready(suspects or waiting, results, room):
             needs = tuple(results[key] for key in task.after)
-            running[crew.submit(perform, task, needs, threads)] = task
+            running[executor.submit(perform, task, needs, threads)] = task
         assert running, "tasks wait for what no task gives"
         finished = wait(running, return_when=FIRST_COMPLETED).done
         if any(isinstance(_error(future), BrokenExecutor) for future in finished):
@@ -57,12 +60,12 @@ def drive(
             finished = running.keys() - set(broken) if len(running) > 1 else set(running)
             if len(running) > 1:
                 suspects += [running.pop(future) for future in broken]
-            crew.restart()
+            executor.restart()
         for future in finished:
             task = running.pop(future)
-            outcome = _outcome(task, future, crew, threads)
+            outcome = _outcome(task, future, executor, threads)
             on_done(task, outcome)
-            results[task.key] = outcome.result
+            results[task.key] = outcome.left
             for key in task.after:
                 users[key] -= 1
             # Beliefs can be large: none is kept longer than somebody needs it.
@@ -71,7 +74,7 @@ def drive(
                     results.pop(key, None)
 
 
-def _ready(queue: list[Task], results: Mapping[Key, Result], room: int) -> list[Task]:
+def _ready(queue: list[Task], results: Mapping[Key, Left], room: int) -> list[Task]:
     """Takes the first few tasks out of the queue that have all they need."""
     chosen: list[Task] = []
     for task in queue:
@@ -91,15 +94,15 @@ def _error(future: Future[Any]) -> BaseException | None:
         return error
 
 
-def _outcome(task: Task, future: Future[Any], crew: Crew, threads: int) -> Outcome:
+def _outcome(task: Task, future: Future[Any], executor: RunExecutor, threads: int) -> Outcome:
     error = _error(future)
     if error is None:
         outcome: Outcome = future.result()
         return outcome
-    if reason := crew.gone(error):
+    if reason := executor.gone(error):
         raise InputError(f"{reason}; finished records are kept, go on with --resume.")
     status = "its worker process died, perhaps for want of memory."
     if not isinstance(error, BrokenExecutor):
         status = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     where = {"threads": threads, "versions": versions(), "machine": machine()}
-    return Outcome(task.record(status, None, ()) | where, Result())
+    return Outcome(task.record(Measured(status)) | where)

@@ -1,12 +1,11 @@
-"""What the commands share: options, seeds, names, and where they speak."""
+"""What the commands share: their options, and how names and seeds are written."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from jkofilter.errors import InputError
 
@@ -14,9 +13,10 @@ Filters = Annotated[str | None, typer.Option(help="Names of the filters to run, 
 Seeds = Annotated[str | None, typer.Option(help="How many seeds (N), or which (a:b, b not included).")]
 Out = Annotated[str | None, typer.Option(help="Folder for tables and pictures; out/SCENARIO by default.")]
 Plots = Annotated[bool, typer.Option(help="Draw the pictures.")]
+Threads = Annotated[int, typer.Option(help="Threads of each run.")]
 
 
-def parse_names(text: str | None, known: list[str]) -> list[str] | None:
+def parse_names(text: str | None, known: Iterable[str]) -> list[str] | None:
     """Names separated by commas; a name may hold commas itself where it is one of the known ones.
 
     Raises:
@@ -24,7 +24,7 @@ def parse_names(text: str | None, known: list[str]) -> list[str] | None:
     """
     if text is None:
         return None
-    names: list[str] = []
+    names, known = list[str](), list(known)
     pieces = [piece.strip() for piece in text.split(",")]
     while pieces:
         # The longest run of pieces that is a known name, or else the next piece.
@@ -38,14 +38,14 @@ def parse_names(text: str | None, known: list[str]) -> list[str] | None:
     return names
 
 
-def parse_seeds(text: str | None, default: int) -> list[int]:
-    """Seeds from "N" (0 to N - 1) or "a:b" (a to b - 1).
+def parse_seeds(text: str | None) -> list[int] | None:
+    """Seeds from "N" (0 to N - 1) or "a:b" (a to b - 1); None where there is no text.
 
     Raises:
         InputError: neither, or none at all.
     """
     if text is None:
-        return list(range(default))
+        return None
     try:
         low, high = (int(part) for part in text.split(":")) if ":" in text else (0, int(text))
     except ValueError as error:
@@ -53,18 +53,3 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     if not 0 <= low < high:
         raise InputError(f"seeds must hold at least one seed of zero or more, got {text!r}.")
     return list(range(low, high))
-
-
-def console() -> Console:
-    """Standard output; of a fixed width where it is not a terminal, so that tables are not cut."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-
-
-def complain(sentence: str, kind: str = "error") -> None:
-    """Say on standard error, in one line, what is wrong."""
-    print(f"{kind}: {' '.join(sentence.split())}", file=sys.stderr)
-
-
-def warn(sentence: str) -> None:
-    """Say on standard error, in one line, what is odd but stops nothing."""
-    complain(sentence, "warning")
