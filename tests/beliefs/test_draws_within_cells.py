@@ -16,7 +16,7 @@ from jkofilter.beliefs.quantile import QuantileBelief
 SLOPES = (3.0, -4.0)
 LENGTHS = (2.0, 3.0)
 CELLS = (4, 5)
-"""Cells of .5 and .6: the density grows by a factor 4.5 across one of the first, falls by 11 across one of the second."""
+"""Cells of .5 and .6: the density grows 4.5-fold across one of the first, falls 11-fold across one of the second."""
 
 LEVELS = np.array([1e-6, 0.01, 0.2, 0.5, 0.77, 0.99, 1 - 1e-6])
 

@@ -89,7 +89,7 @@ def test_rates_between_two_cells_balance_in_detail() -> None:
 
 
 def test_a_negative_far_tail_is_taken_from_backward_euler_and_the_mass_is_not() -> None:
-    """A spike of 1e-22 in the far tail of the stationary law, under a step too long for it: there alone the guard acts."""
+    """A spike of 1e-22 in a far tail, under a step too long for it: there alone the guard acts."""
     x = -12.0 + 24.0 * (np.arange(240) + 0.5) / 240
     operator = ChangCooper(x**2 / 2, x[1] - x[0], 1.0)
     p = np.exp(-0.5 * x**2)

@@ -24,7 +24,7 @@ def gaussian(mean: list[float], covariance: list[list[float]]) -> GaussianBelief
 @pytest.mark.parametrize(
     ("samples", "truth", "score"),
     [
-        # F = 1/2 on (0, 1): its square. With n (n - 1) instead of n^2 it were zero, the score of a law that is not there.
+        # F = 1/2 on (0, 1): its square. Over n (n - 1) pairs it were zero, as if one knew the law exactly.
         ((0.0, 1.0), 0.0, 1 / 4),
         ((0.0, 1.0), 0.5, 1 / 4),
         # F = 1/3, 2/3, 2/3 - 1 on (0, 1), (1, 2), (2, 3).

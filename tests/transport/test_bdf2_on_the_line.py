@@ -45,7 +45,7 @@ def exact(time: float) -> tuple[float, float]:
 
 
 def test_means_follow_the_textbook_recursion_at_any_ratio_of_steps() -> None:
-    """(1 + 2w)/(1 + w) m'' - (1 + w) m' + w^2/(1 + w) m = tau f(m''), w = tau/tau' (Hairer, Norsett & Wanner, III.5)."""
+    """(1 + 2w)/(1 + w) m'' - (1 + w) m' + w^2/(1 + w) m = tau f(m''), w = tau/tau' (Hairer & al., Solving ODEs I)."""
     steps = [0.05, 0.08, 0.03, 0.06, 0.06, 0.02, 0.045, 0.1]
     means, _, _ = march(steps)
     before, now = means[:2]
