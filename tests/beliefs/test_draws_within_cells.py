@@ -113,3 +113,19 @@ def test_quantiles_between_nodes_are_exact_for_an_exponential_law(slope: float) 
     np.testing.assert_allclose([law.quantile(u) for u in LEVELS], expected, rtol=0, atol=1e-9)
     draws = law.sample(20_000, torch.Generator().manual_seed(5)).numpy()[:, 0]
     assert stats.kstest(draws, lambda x: exponential_cdf(x, slope, length)).pvalue > 1e-5
+
+
+def test_quantiles_at_cell_edges_are_those_of_a_gaussian_on_coarse_cells() -> None:
+    """Cells of .3 deviations: their masses come from Simpson's rule, wrong by some 1e-5 of each."""
+    edges = np.linspace(-6.0, 6.0, 41)
+    law = GridBelief(0.0, -6.0, 6.0, torch.tensor(stats.norm.logpdf(0.5 * (edges[1:] + edges[:-1]))))
+    inner = edges[np.abs(edges) < 3]
+    np.testing.assert_allclose([law.quantile(q) for q in stats.norm.cdf(inner)], inner, rtol=0, atol=1e-4)
+
+
+def test_quantiles_at_uneven_nodes_are_those_of_a_gaussian() -> None:
+    nodes = 8.0 * np.linspace(-1.0, 1.0, 41) ** 3 + np.linspace(-1.0, 1.0, 41)
+    law = QuantileBelief(0.0, torch.tensor(nodes), torch.tensor(stats.norm.logpdf(nodes)))
+    inner = nodes[np.abs(nodes) < 3]
+    np.testing.assert_allclose([law.quantile(q) for q in stats.norm.cdf(inner)], inner, rtol=0, atol=1e-4)
+    assert law.mean.item() == pytest.approx(0.0, abs=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -68,3 +69,21 @@ def test_prior_density_is_zero_outside_its_support_alone() -> None:
     x = torch.tensor([[1.0, 1.5], [3.0, 1.5], [1.0, 0.5], [0.5, 1.2]]).double()
     expected = [-math.log(2), -math.inf, -math.inf, -math.log(2)]
     assert prior_log_prob(prior, x).tolist() == pytest.approx(expected)
+
+
+class Quadrant(torch.distributions.Distribution):
+    """Two exponentials whose support is told coordinate by coordinate, as users write it."""
+
+    arg_constraints: ClassVar[dict] = {}
+    support = torch.distributions.constraints.positive
+
+    def __init__(self) -> None:
+        super().__init__(event_shape=torch.Size([2]))
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        return -value.sum(-1)
+
+
+def test_a_support_told_by_coordinates_holds_where_all_of_them_do() -> None:
+    x = torch.tensor([[1.0, 2.0], [-1.0, 2.0], [1.0, -2.0]], dtype=torch.float64)
+    assert prior_log_prob(Quadrant(), x).tolist() == [-3.0, -math.inf, -math.inf]
