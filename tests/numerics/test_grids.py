@@ -91,3 +91,22 @@ def test_a_fitted_plane_reaches_to_its_depth_along_either_axis() -> None:
         reach = math.sqrt(2 * PLANE.depth * COVARIANCE[k, k])
         for gap in (MEAN[k] - axis.low, axis.high - MEAN[k]):
             assert 0.98 * reach < gap < 1.6 * reach
+
+
+def test_closed_ends_are_walls_on_either_side() -> None:
+    axis = Axis(-1.0, 2.0, 30)
+    evaluate = interpolant(Grid((axis,)), -0.5 * axis.centres**2, closed=True)
+    inside, outside = np.array([-1.0, 2.0]), np.array([-1.0 - 1e-9, 2.0 + 1e-9])
+    np.testing.assert_allclose(evaluate(inside[:, None]), -0.5 * inside**2, rtol=0, atol=1e-9)
+    assert (evaluate(outside[:, None]) == -np.inf).all()
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_a_hard_edge_across_either_axis_does_not_ring(across: int) -> None:
+    """A step of 100 nats between two cells: a cubic would overshoot by several of them."""
+    grid = Grid((Axis(0.0, 1.0, 20), Axis(0.0, 1.0, 25)))
+    step = np.where(grid.points[:, across] < 0.5, 0.0, -100.0).reshape(grid.shape)
+    at = np.random.default_rng(0).uniform(0.0, 1.0, (2_000, 2))
+    value = interpolant(grid, step, closed=True)(at)
+    assert value.max() < 1e-9
+    assert value.min() > -100 - 1e-9
