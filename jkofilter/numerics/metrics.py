@@ -161,7 +161,11 @@ def wasserstein2(p: Marginals | Tensor, q: Marginals | Tensor) -> float:
 def energy_distance(
     p: Density | Tensor, q: Density | Tensor, samples: int = 2000, generator: Generator | None = None, seed: int = 0
 ) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'| over two sets of samples (V-statistic: zero for identical sets).
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| over two sets of samples, all means over all pairs (V-statistic).
+
+    Pairs of a point with itself count, so this is the distance of the two empirical laws: zero for identical sets and
+    never below zero. Of samples of one law it is on average (1/n + 1/k) E|X - X'|, which the unbiased form, over
+    n (n - 1) pairs, would take out at the price of negative values.
 
     Args:
         p: a law, or samples (n, d).
@@ -208,7 +212,9 @@ def crps(belief: Marginals | Tensor, truth: State | float) -> State:
     """Continuous ranked probability score per coordinate, (d,), in units of the state; smaller is better.
 
     int (F - 1{x >= truth})^2 dx = 2 int (1{truth <= Q(u)} - u) (Q(u) - truth) du (Laio & Tamea 2007), with u = Phi(z)
-    and Gauss-Legendre either side of the truth.
+    and Gauss-Legendre either side of the truth. Of samples it is the score of their empirical law,
+    E|X - truth| - E|X - X'| / 2 over all n^2 pairs, and not the "fair" score over n (n - 1), which is an estimate for
+    the law that they were drawn from.
 
     Args:
         belief: a law with quantiles, or equally weighted samples (n, d).

@@ -122,16 +122,19 @@ def test_mixture_energy_is_minus_the_log_of_the_mixture() -> None:
     torch.testing.assert_close(MIXTURE(x), -sum(parts).log(), rtol=1e-11, atol=1e-11)
 
 
-def test_mixture_is_stationary_under_its_own_flow() -> None:
-    """Fokker-Planck at rho = exp(-V): div(rho grad V) + lap rho = rho (lap V - |grad V|^2) + lap rho vanishes.
-
-    lap rho comes from autograd of exp(-value), not from the closed forms under test.
-    """
-    for point in _points(2, 8):
-        hessian = torch.autograd.functional.hessian(lambda x: torch.exp(-MIXTURE(x)), point)
-        drift_part = MIXTURE.hessian(point).trace() - MIXTURE.gradient(point).square().sum()
-        residual = torch.exp(-MIXTURE(point)) * drift_part + hessian.trace()
-        assert abs(residual.item()) < 1e-12
+def test_balanced_mixture_by_hand() -> None:
+    """Halves of N(-m, s^2) and N(m, s^2): a parabola less log cosh(m x / s^2), bent by (1 - (m/s)^2) / s^2 at zero."""
+    m, s = 1.5, 0.5
+    pair = jf.GaussianMixture([[-m], [m]], [[[s * s]], [[s * s]]], [3.0, 3.0])
+    x = torch.tensor([[0.0], [0.7]], dtype=torch.float64)
+    expected = (x[:, 0].square() + m * m) / (2 * s * s) - torch.log(torch.cosh(m * x[:, 0] / s**2))
+    expected += 0.5 * np.log(2 * np.pi * s * s)
+    torch.testing.assert_close(pair(x), expected, rtol=1e-12, atol=1e-12)
+    slope = (0.7 - m * np.tanh(m * 0.7 / s**2)) / s**2
+    torch.testing.assert_close(
+        pair.gradient(x), torch.tensor([[0.0], [slope]], dtype=torch.float64), rtol=1e-12, atol=1e-12
+    )
+    assert pair.hessian(x[:1]).item() == pytest.approx((1 - (m / s) ** 2) / s**2, rel=1e-12)
 
 
 def test_rotated_scalar_is_the_rotated_separable_potential() -> None:

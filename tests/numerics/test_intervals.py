@@ -35,3 +35,9 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
     ]
     # Exact coverage of (4th, 12th) of 15 is 0.9648; four standard errors of 4000 trials are 0.012.
     assert np.mean(held) == pytest.approx(0.9648, abs=0.012)
+
+
+def test_a_level_reached_exactly_is_reached() -> None:
+    """Six values: outside the second and the fifth lies the median with probability 2 (1 + 6) / 64."""
+    assert median_interval(np.arange(1.0, 7.0), 1 - 14 / 64) == (3.5, 2.0, 5.0)
+    assert median_interval(np.arange(1.0, 7.0), 1 - 14 / 64 + 1e-9) == (3.5, 1.0, 6.0)

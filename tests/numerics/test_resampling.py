@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jkofilter.errors import InputError
-from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.resampling import _invert, resample
 
 SCHEMES = ["systematic", "stratified", "multinomial", "residual"]
 WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1.0)), min_size=1, max_size=60).filter(lambda w: sum(w) > 0)
@@ -71,3 +71,16 @@ def test_unknown_scheme_lists_the_known() -> None:
 
 def test_number_of_draws_can_differ() -> None:
     assert resample(torch.zeros(3), "systematic", generator(0), n=9).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_positions_on_a_boundary_belong_to_the_next_and_never_to_a_weight_of_zero() -> None:
+    weights = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0], dtype=torch.float64)
+    positions = torch.tensor([0.0, 0.25, 0.5, 0.75], dtype=torch.float64)
+    assert _invert(weights, positions).tolist() == [1, 1, 3, 3]
+
+
+def test_a_position_above_a_sum_that_rounding_left_below_one_goes_to_the_last_weight_above_zero() -> None:
+    weights = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
+    top = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
+    assert weights.cumsum(0)[-1] <= top
+    assert _invert(weights, top).tolist() == [9]
