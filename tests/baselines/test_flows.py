@@ -125,7 +125,7 @@ def test_an_ornstein_uhlenbeck_law_on_the_plane(solve: Solve, bound: float) -> N
     decay = torch.linalg.matrix_exp(-0.5 * precision)
     covariance = decay @ decay + torch.linalg.inv(precision) @ (torch.eye(2).double() - decay @ decay)
     exact = normal(torch.zeros(2).double(), 0.5 * (covariance + covariance.mT))
-    # One draw of the points in eight leaves a gap at its edge, beyond which the kernel estimate puts mass (nats .25, the
+    # One draw of the points in eight leaves a gap at the edge, where the kernel estimate then puts mass (.25 nats, the
     # others .02 to .06): the median of three.
     found = sorted(jf.metrics.symmetric_kl(solve(prior, sde, 0.5, 0.05, seed).final, exact) for seed in range(3))
     assert found[1] < bound
