@@ -99,6 +99,13 @@ def test_the_inverse_undoes_the_map(d: int, pieces: int, seed: int, log_sharpnes
     torch.testing.assert_close(log_det, torch.linalg.slogdet(psi.hessian(x))[1], rtol=0, atol=1e-4)
 
 
+def test_the_inverse_finds_its_way_past_sharp_gates() -> None:
+    # Where the norm of the gap alone guides the line search, two of these points are not reached.
+    psi = random_potential(2, 5, 341, 1.0, 2.0)
+    x = 3 * torch.randn(20, 2, generator=generator(341)).double()
+    torch.testing.assert_close(inverse(psi, psi.gradient(x))[0], x, rtol=0, atol=1e-5)
+
+
 def test_the_explicit_step_of_a_mixture_is_a_soft_maximum() -> None:
     h, beta = 0.2, 1.7
     sde = jf.LangevinSDE(jf.GaussianMixture(MODES, (EYE / beta).expand(2, 2, 2), torch.full((2,), 0.5).double()), beta)

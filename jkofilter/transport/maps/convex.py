@@ -153,8 +153,8 @@ def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[P
 def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 1.0) -> tuple[Points, Scalars]:
     """The conjugate map grad psi*(y) = argmax_x <x, y> - psi(x), by damped Newton with the exact Hessian.
 
-    The line search asks the norm of grad psi(x) - y to fall, which along the Newton direction it does for short
-    enough steps.
+    The line search asks psi(x) - <x, y>, which is convex, to fall (Armijo); near its minimum, where rounding hides
+    that, the norm of its gradient. Beside a sharp kink of psi that norm falls for the shortest of steps only.
 
     Args:
         psi: strictly convex.
@@ -197,16 +197,21 @@ def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 
 def _line_search(
     psi: ConvexPotential, y: Points, state: tuple[Tensor, Tensor, Tensor], active: Tensor, step: Points
 ) -> None:
-    """Move the active points of ``state`` in place along their Newton steps, halving where the gap does not fall."""
+    """Move the active points of ``state`` in place along their Newton steps, halving where they do not descend."""
     x, image, hessian = state
     length = 1.0
+    slope = ((image[active] - y[active]) * step).sum(-1)
+    height = psi(x[active]) - (x[active] * y[active]).sum(-1)
     for _ in range(40):
         trial = x[active] - length * step
         trial_image, trial_hessian = psi.gradient_and_hessian(trial)
         gap, new_gap = (image[active] - y[active]).norm(dim=-1), (trial_image - y[active]).norm(dim=-1)
-        good = new_gap <= (1 - _SUFFICIENT_DECREASE * length) * gap
+        fallen = height - psi(trial) + (trial * y[active]).sum(-1)
+        known = slope > 1e3 * torch.finfo(y.dtype).eps * (1 + height.abs())
+        closer = new_gap <= (1 - _SUFFICIENT_DECREASE * length) * gap
+        good = torch.where(known, fallen >= _SUFFICIENT_DECREASE * length * slope, closer)
         done = active[good]
         x[done], image[done], hessian[done] = trial[good], trial_image[good], trial_hessian[good]
-        active, step, length = active[~good], step[~good], 0.5 * length
+        active, step, slope, height, length = active[~good], step[~good], slope[~good], height[~good], 0.5 * length
         if active.numel() == 0:
             return
