@@ -19,6 +19,7 @@ from jkofilter.numerics.threads import blocks, in_threads
 _INVERSE_TOLERANCE = 1e-10
 _INVERSE_STEPS = 100
 _SUFFICIENT_DECREASE = 1e-4
+_PATIENCE = 50
 
 
 @runtime_checkable
@@ -153,8 +154,9 @@ def push_log_prob(psi: ConvexPotential, x: Points, log_prob: Scalars) -> tuple[P
 def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 1.0) -> tuple[Points, Scalars]:
     """The conjugate map grad psi*(y) = argmax_x <x, y> - psi(x), by damped Newton with the exact Hessian.
 
-    The line search asks psi(x) - <x, y>, which is convex, to fall (Armijo); near its minimum, where rounding hides
-    that, the norm of its gradient. Beside a sharp kink of psi that norm falls for the shortest of steps only.
+    The line search asks the norm of grad psi(x) - y to fall, which along the Newton direction it does for short enough
+    steps: beside a sharp kink of psi for the very shortest only. Points that it holds up descend on psi(x) - <x, y>,
+    which is convex, for some steps (Armijo), and go on.
 
     Args:
         psi: strictly convex.
@@ -179,14 +181,14 @@ def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 
     image, hessian = psi.gradient_and_hessian(x)
     scale = unit + y.norm(dim=-1)
     tolerance = max(_INVERSE_TOLERANCE, 30 * torch.finfo(y.dtype).eps)
-    for _ in range(_INVERSE_STEPS):
+    for count in range(1, _INVERSE_STEPS + 1):
         residual = image - y
         gap = residual.norm(dim=-1)
         active = torch.nonzero(gap > tolerance * scale).squeeze(-1)
         if active.numel() == 0:
             return x, log_det(factorised(hessian))
         step = torch.cholesky_solve(residual[active].unsqueeze(-1), factorised(hessian[active])).squeeze(-1)
-        _line_search(psi, y, (x, image, hessian), active, step)
+        _line_search(psi, y, (x, image, hessian), active, step, descend=count % _PATIENCE > _PATIENCE // 2)
     if strict:
         raise FilterError(f"the transport could not be inverted at {active.numel()} of {len(y)} points.")
     curvature = log_det(factorised(hessian))
@@ -195,23 +197,30 @@ def inverse(psi: ConvexPotential, y: Points, strict: bool = True, unit: float = 
 
 
 def _line_search(
-    psi: ConvexPotential, y: Points, state: tuple[Tensor, Tensor, Tensor], active: Tensor, step: Points
+    psi: ConvexPotential,
+    y: Points,
+    state: tuple[Tensor, Tensor, Tensor],
+    active: Tensor,
+    step: Points,
+    descend: bool,
 ) -> None:
-    """Move the active points of ``state`` in place along their Newton steps, halving where they do not descend."""
+    """Move the active points of ``state`` in place along their Newton steps, halved until gap or height falls."""
     x, image, hessian = state
     length = 1.0
     slope = ((image[active] - y[active]) * step).sum(-1)
-    height = psi(x[active]) - (x[active] * y[active]).sum(-1)
+    height = psi(x[active]) - (x[active] * y[active]).sum(-1) if descend else slope
     for _ in range(40):
         trial = x[active] - length * step
         trial_image, trial_hessian = psi.gradient_and_hessian(trial)
-        gap, new_gap = (image[active] - y[active]).norm(dim=-1), (trial_image - y[active]).norm(dim=-1)
-        fallen = height - psi(trial) + (trial * y[active]).sum(-1)
-        known = slope > 1e3 * torch.finfo(y.dtype).eps * (1 + height.abs())
-        closer = new_gap <= (1 - _SUFFICIENT_DECREASE * length) * gap
-        good = torch.where(known, fallen >= _SUFFICIENT_DECREASE * length * slope, closer)
+        if descend:
+            fallen = height - psi(trial) + (trial * y[active]).sum(-1)
+            good = fallen >= _SUFFICIENT_DECREASE * length * slope
+        else:
+            gap, new_gap = (image[active] - y[active]).norm(dim=-1), (trial_image - y[active]).norm(dim=-1)
+            good = new_gap <= (1 - _SUFFICIENT_DECREASE * length) * gap
         done = active[good]
         x[done], image[done], hessian[done] = trial[good], trial_image[good], trial_hessian[good]
-        active, step, slope, height, length = active[~good], step[~good], slope[~good], height[~good], 0.5 * length
+        active, step, slope, height = (kept[~good] for kept in (active, step, slope, height))
+        length = 0.5 * length
         if active.numel() == 0:
             return
