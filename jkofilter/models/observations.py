@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
-from jkofilter.models.checks import as_tensor, require_spd
+from jkofilter.models.checks import as_tensor, positive_number, require_spd
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density
 
@@ -33,16 +33,38 @@ class ObservationModel(Protocol):
         ...
 
 
-def _matched(y: Reading, output: Readings, x: Points, name: str) -> Tensor:
-    """``y`` in the type of ``output`` (n, p), what the function called ``name`` made of ``x``, once they fit together.
+EXACT = "a reading that is exact has no density; give it the variance of its last digit, digit**2 / 12"
+"""What to do about noise without variance: rounding to a digit is noise too, uniform over it."""
+
+
+def _output(function: Callable[[Tensor], Tensor], x: Points, name: str, components: int | None = None) -> Readings:
+    """What a user's ``function`` makes of ``x`` (n, d), once it is a tensor (n, p).
+
+    Raises:
+        InputError: it is something else; names the function.
+    """
+    output: Any = function(x)
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"{name} must return a tensor, got {type(output).__name__}; compute it with torch functions, or wrap the "
+            "result in torch.as_tensor."
+        )
+    if output.ndim != 2 or output.shape[0] != x.shape[0] or components not in (None, output.shape[1]):
+        cure = "; keep the last axis, as in x[:, :1]" if output.ndim == 1 else ""
+        raise InputError(
+            f"{name} must map (n, d) to (n, {components or 'p'}), but {tuple(x.shape)} gave {tuple(output.shape)}{cure}."
+        )
+    return output
+
+
+def _matched(y: Reading, output: Readings) -> Tensor:
+    """``y`` in the type of ``output`` (n, p), once they fit together.
 
     Without this a reading of one component would be broadcast over the p coordinates, and one of n over the points.
 
     Raises:
-        InputError: the output is no (n, p), or ``y`` has another length than p.
+        InputError: ``y`` has another length than p.
     """
-    if output.ndim != 2 or output.shape[0] != x.shape[0]:
-        raise InputError(f"{name} must map (n, d) to (n, p), but {tuple(x.shape)} gave {tuple(output.shape)}.")
     if y.shape != output.shape[1:]:
         raise InputError(f"y must hold {output.shape[1]} components for this observation model, got {tuple(y.shape)}.")
     return y.to(output)
@@ -60,12 +82,12 @@ class NonlinearGaussian:
 
     Args:
         function: maps (n, d) to (n, p).
-        covariance: symmetric positive definite, (p, p).
+        covariance: symmetric positive definite, (p, p); a number for p = 1.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], covariance: Tensor) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], covariance: Tensor | float) -> None:
         self.function = function
-        self.covariance = require_spd(covariance, "covariance")
+        self.covariance = require_spd(covariance, "covariance", singular=EXACT)
 
     @property
     def dim(self) -> int:
@@ -78,12 +100,7 @@ class NonlinearGaussian:
         Raises:
             InputError: ``function`` returns another shape.
         """
-        mean = self.function(x)
-        if mean.shape != (x.shape[0], self.dim):
-            raise InputError(
-                f"function must map (n, d) to (n, {self.dim}), but {tuple(x.shape)} gave {tuple(mean.shape)}."
-            )
-        return mean
+        return _output(self.function, x, "function", self.dim)
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
         """log N(y; function(x), covariance).
@@ -105,15 +122,16 @@ class LinearGaussian(NonlinearGaussian):
     """y = matrix x + noise, noise ~ N(0, covariance).
 
     Args:
-        matrix: (p, d).
-        covariance: symmetric positive definite, (p, p).
+        matrix: (p, d); a number for p = d = 1.
+        covariance: symmetric positive definite, (p, p); a number for p = 1.
     """
 
-    def __init__(self, matrix: Tensor, covariance: Tensor) -> None:
-        self.matrix = as_tensor(matrix, "matrix")
+    def __init__(self, matrix: Tensor | float, covariance: Tensor | float) -> None:
+        given = as_tensor(matrix, "matrix")
+        self.matrix = given.reshape(1, 1) if given.numel() == 1 else given
         if self.matrix.ndim != 2:
             raise InputError(f"matrix must have shape (p, d), got {tuple(self.matrix.shape)}.")
-        super().__init__(self._apply, require_spd(covariance, "covariance", self.matrix.shape[0]))
+        super().__init__(self._apply, require_spd(covariance, "covariance", self.matrix.shape[0], singular=EXACT))
 
     def _apply(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.matrix.shape[1]:
@@ -134,10 +152,8 @@ class StudentT:
         self.function = function
         self.scale = as_tensor(scale, "scale").reshape(-1)
         if not (self.scale > 0).all():
-            raise InputError(f"scale must be positive, got {self.scale.tolist()}.")
-        if not 0 < degrees_of_freedom < float("inf"):
-            raise InputError(f"degrees_of_freedom must be positive and finite, got {degrees_of_freedom!r}.")
-        self.degrees_of_freedom = float(degrees_of_freedom)
+            raise InputError(f"scale must be positive, got {self.scale.tolist()}; {EXACT}.")
+        self.degrees_of_freedom = positive_number(degrees_of_freedom, "degrees_of_freedom")
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
         """Sum of the Student-t log densities of the components that are present.
@@ -146,8 +162,8 @@ class StudentT:
             InputError: ``y``, ``function`` and ``scale`` disagree on p.
         """
         nu, scale = self.degrees_of_freedom, self.scale.to(x)
-        centre = self.function(x)
-        y = _matched(y, centre, x, "function")
+        centre = _output(self.function, x, "function")
+        y = _matched(y, centre)
         if scale.shape[0] not in (1, y.shape[0]):
             raise InputError(f"scale must be a scalar or hold {y.shape[0]} components, got {scale.shape[0]}.")
         z = (y - centre) / scale
@@ -157,7 +173,7 @@ class StudentT:
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + scale * t, t as a normal over the root of an independent chi-square / nu."""
-        mean = self.function(x)
+        mean = _output(self.function, x, "function")
         shape = torch.full_like(mean, self.degrees_of_freedom / 2)
         chi_square = 2 * torch._standard_gamma(shape, generator=generator)
         noise = standard_normal(mean, generator) / torch.sqrt(chi_square / self.degrees_of_freedom)
@@ -180,8 +196,8 @@ class Poisson:
         Raises:
             InputError: a count is negative or not whole, or ``y`` has another length than the rates.
         """
-        rate = self.rate(x)
-        y = _matched(y, rate, x, "rate")
+        rate = _output(self.rate, x, "rate")
+        y = _matched(y, rate)
         count = torch.nan_to_num(y, nan=0.0)
         if (count < 0).any() or (count != count.round()).any():
             raise InputError(f"y must hold whole counts of zero or more for Poisson, got {y.tolist()}.")
@@ -189,8 +205,15 @@ class Poisson:
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
-        """Counts as floats."""
-        return torch.poisson(self.rate(x), generator=generator)
+        """Counts as floats.
+
+        Raises:
+            InputError: a rate is negative or NaN.
+        """
+        rate = _output(self.rate, x, "rate")
+        if not (rate >= 0).all():
+            raise InputError("rate must be positive wherever the state goes; return torch.exp or softplus of it.")
+        return torch.poisson(rate, generator=generator)
 
 
 class StochasticVolatility:
@@ -202,7 +225,7 @@ class StochasticVolatility:
         Raises:
             InputError: ``y`` has another length than the state.
         """
-        y = _matched(y, x, x, "x")
+        y = _matched(y, x)
         terms = -0.5 * (math.log(2 * math.pi) + x + y.square() * torch.exp(-x))
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jkofilter._typing import Points
 from jkofilter.errors import InputError
-from jkofilter.models.checks import as_tensor, require_orthogonal, require_spd
+from jkofilter.models.checks import as_tensor, positive_number, require_orthogonal, require_spd
+from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
 
 
 class Potential:
@@ -21,7 +23,8 @@ class Potential:
         dim: state dimension d.
 
     Raises:
-        InputError: ``dim`` is not a positive integer, or ``function`` returns the wrong shape or NaN at the origin.
+        InputError: ``dim`` is not a positive integer, or ``function`` returns the wrong shape, couples the points of a
+            batch, or cannot be differentiated by torch.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], dim: int) -> None:
@@ -32,16 +35,31 @@ class Potential:
         self._check()
 
     def _check(self) -> None:
-        probe = torch.zeros(3, self.dim, dtype=torch.float64)
-        value = self(probe)
-        if not isinstance(value, Tensor) or value.shape != (3,):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        """Shapes, and that points are independent; where the prior lives is for the model to look at."""
+        points = self._probes(torch.float64)
+        try:
+            require_pointwise(self, points, "potential", ())
+        except InputError as error:
+            # A network of float32, for a prior of float32, takes no others.
+            points = self._probes(torch.float32)
+            try:
+                require_pointwise(self, points, "potential", ())
+            except InputError:
+                raise error from error.__cause__
+        if type(self).gradient is not Potential.gradient:
+            return
+        try:
+            self.gradient(points)
+        except InputError:
+            raise
+        except Exception as error:
             raise InputError(
-                f"potential must map points of shape (..., {self.dim}) to values of shape (...), "
-                f"but (3, {self.dim}) gave {shape}; sum over the last axis."
-            )
-        if torch.isnan(value).any():
-            raise InputError("potential returns NaN at the origin; give a function that is finite there.")
+                f"potential must be differentiable by torch ({type(error).__name__}: {error}); {TORCH_ONLY}, or give a "
+                "subclass with a gradient() of its own."
+            ) from error
+
+    def _probes(self, dtype: torch.dtype) -> Points:
+        return probe_points(self.dim, dtype)
 
     def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
         """Potential energy V(x)."""
@@ -77,17 +95,23 @@ class Potential:
         return torch.stack(rows, dim=-2)
 
 
+ROTATES = (
+    "a drift -A (x - b) with such an A is no gradient of a V, which is all this toolkit carries, and (A + A.T) / 2 is "
+    "another model unless the difference is rounding"
+)
+
+
 class Quadratic(Potential):
     """V(x) = (x - mean)' precision (x - mean) / 2: the Ornstein-Uhlenbeck process.
 
     Args:
-        mean: centre, (d,).
-        precision: symmetric positive definite, (d, d).
+        mean: centre, (d,); a number for d = 1.
+        precision: symmetric positive definite, (d, d); a number for d = 1.
     """
 
-    def __init__(self, mean: Tensor, precision: Tensor) -> None:
+    def __init__(self, mean: Tensor | float, precision: Tensor | float) -> None:
         self.mean = as_tensor(mean, "mean").reshape(-1)
-        self.precision = require_spd(precision, "precision", self.mean.numel()).to(self.mean)
+        self.precision = require_spd(precision, "precision", self.mean.numel(), ROTATES).to(self.mean)
         super().__init__(self._energy, self.mean.numel())
 
     def _energy(self, x: Tensor) -> Tensor:
@@ -112,6 +136,8 @@ class Rotated(Potential):
     """
 
     def __init__(self, scalar_potential: Potential, rotation: Tensor) -> None:
+        if not isinstance(scalar_potential, Potential):
+            raise InputError(f"scalar_potential must be a Potential, got {type(scalar_potential).__name__}.")
         if scalar_potential.dim != 1:
             raise InputError(f"scalar_potential must have dim 1, got dim {scalar_potential.dim}.")
         self.scalar_potential = scalar_potential
@@ -228,9 +254,7 @@ class LogCosh(_Separable):
 
     def __init__(self, kappa: float | Tensor, beta: float = 1.0) -> None:
         self.kappa = as_tensor(kappa, "kappa").reshape(-1)
-        if not beta > 0:
-            raise InputError(f"beta must be positive, got {beta!r}.")
-        self.beta = float(beta)
+        self.beta = positive_number(beta, "beta")
         super().__init__(self.kappa.numel(), None)
 
     def _value(self, u: Tensor) -> Tensor:
@@ -250,23 +274,25 @@ class GaussianMixture(Potential):
     """V(x) = -log sum_k w_k N(x; mean_k, covariance_k): the mixture is stationary at beta = 1.
 
     Args:
-        means: (k, d).
-        covariances: symmetric positive definite, (k, d, d).
+        means: (k, d); (k,) for d = 1.
+        covariances: symmetric positive definite, (k, d, d); (k,) for d = 1.
         weights: positive, (k,); normalised here.
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor) -> None:
-        self.means = as_tensor(means, "means")
+        given = as_tensor(means, "means")
+        self.means = given.unsqueeze(-1) if given.ndim == 1 else given
         if self.means.ndim != 2:
             raise InputError(f"means must have shape (k, d), got {tuple(self.means.shape)}.")
         components, dim = self.means.shape
         covariances = as_tensor(covariances, "covariances")
+        if dim == 1 and covariances.ndim == 1:
+            covariances = covariances.reshape(-1, 1, 1)
         if covariances.shape != (components, dim, dim):
             raise InputError(
                 f"covariances must have shape ({components}, {dim}, {dim}), got {tuple(covariances.shape)}."
             )
-        for covariance in covariances:
-            require_spd(covariance, "covariances", dim)
+        covariances = torch.stack([require_spd(covariance, "covariances", dim) for covariance in covariances])
         self.weights = as_tensor(weights, "weights").reshape(-1)
         if self.weights.shape != (components,) or not (self.weights > 0).all():
             raise InputError(f"weights must be {components} positive numbers, got {self.weights.tolist()}.")

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Reading, Readings, Scalars
 from jkofilter.errors import InputError
-from jkofilter.models.checks import as_tensor
+from jkofilter.models.checks import as_number, as_tensor, positive_number
 from jkofilter.models.observations import NonlinearGaussian, gaussian_log_likelihood
 
 
@@ -37,14 +37,14 @@ class RangeBearing(NonlinearGaussian):
         self.station = as_tensor(station, "station").reshape(-1)
         if self.station.shape != (2,):
             raise InputError(f"station must be a point of the plane, (2,), got {self.station.numel()} numbers.")
-        if not 0 < range_deviation < math.inf:
-            raise InputError(f"range_deviation must be positive and finite, got {range_deviation!r}.")
-        if not 0 < bearing_deviation < 1:
+        distance = positive_number(range_deviation, "range_deviation")
+        angle = as_number(bearing_deviation, "bearing_deviation")
+        if not 0 < angle < 1:
             raise InputError(f"bearing_deviation must be between 0 and 1 radian, got {bearing_deviation!r}.")
-        if not math.isfinite(boresight):
+        self.boresight = as_number(boresight, "boresight")
+        if not math.isfinite(self.boresight):
             raise InputError(f"boresight must be finite, got {boresight!r}.")
-        self.boresight = float(boresight)
-        variances = torch.tensor([range_deviation**2, bearing_deviation**2], dtype=torch.float64)
+        variances = torch.tensor([distance**2, angle**2], dtype=torch.float64)
         super().__init__(self._seen, torch.diag(variances))
 
     def _seen(self, x: Points) -> Readings:

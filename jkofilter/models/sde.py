@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jkofilter._typing import Points
 from jkofilter.errors import InputError
+from jkofilter.models.checks import positive_number
 from jkofilter.models.potentials import Potential
 
 
@@ -30,8 +31,7 @@ class LangevinSDE:
     def __post_init__(self) -> None:
         if not isinstance(self.potential, Potential):
             raise InputError("potential must be a jkofilter Potential; wrap a function as Potential(function, dim).")
-        if not 0 < float(self.beta) < float("inf"):
-            raise InputError(f"beta must be positive and finite, got {self.beta!r}.")
+        positive_number(self.beta, "beta")
 
     @property
     def dim(self) -> int:

@@ -12,7 +12,10 @@ from torch.distributions.constraints import Constraint
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
+from jkofilter.models.observation_checks import check_observation, checked_log_likelihood_shape
 from jkofilter.models.observations import ObservationModel
+from jkofilter.models.potential_checks import check_potential
+from jkofilter.models.priors import as_vector_prior
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.numerics.draws import stream
@@ -20,7 +23,7 @@ from jkofilter.numerics.threads import one_thread
 from jkofilter.numerics.time_grid import equal_steps
 
 _PROBES = 64
-"""Draws of a prior that are looked at to see whether it can be sampled."""
+"""Draws of a prior that a model is tried out at."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,15 @@ class StateSpaceModel:
     """A hidden Langevin diffusion and how it is seen.
 
     Attributes:
-        prior: law of X at time zero, a torch Distribution with event_shape (d,).
+        prior: law of X when the clock starts (at time zero, or the ``start`` of a series), a torch Distribution with
+            event_shape (d,), or of independent coordinates, which are joined: Normal(0.0, 1.0) will do for d = 1.
         sde: the diffusion.
         observation: the sensor.
 
     Raises:
-        InputError: event shape and potential disagree, the prior has non-finite parameters, or ``observation`` lacks
-            ``log_likelihood`` or ``sample``.
+        InputError: event shape and potential disagree, the prior has non-finite parameters, ``observation`` lacks
+            ``log_likelihood`` or ``sample``; or, tried out at draws of the prior, potential or sensor couple the points
+            of a batch, are NaN, or the potential's derivatives are not its own.
     """
 
     prior: Distribution
@@ -42,10 +47,11 @@ class StateSpaceModel:
     observation: ObservationModel
 
     def __post_init__(self) -> None:
-        require_prior_and_sde(self.prior, self.sde)
+        object.__setattr__(self, "prior", require_prior_and_sde(self.prior, self.sde))
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
-        finite_draws(self.prior, _PROBES, stream(0, "probe"))
+        draws = probed_prior(self.prior)
+        check_observation(self.observation, draws, stream(0, "probe", draws.device))
 
     @property
     def dim(self) -> int:
@@ -71,25 +77,29 @@ class StateSpaceModel:
         Raises:
             InputError: the observation model returns another shape.
         """
-        value = self.observation.log_likelihood(y, x)
-        if not isinstance(value, Tensor) or value.shape != (x.shape[0],):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InputError(f"observation.log_likelihood must return shape ({x.shape[0]},), got {shape}.")
-        return value
+        return checked_log_likelihood_shape(self.observation.log_likelihood(y, x), x)
 
 
-def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> None:
-    """Raise InputError unless both are what they have to be, and of one dimension."""
-    if not isinstance(prior, Distribution):
-        raise InputError("prior must be a torch.distributions.Distribution with event_shape (d,).")
+def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> Distribution:
+    """``prior`` with event_shape (d,), once it and ``sde`` fit together and the potential is one where the prior lives.
+
+    Raises:
+        InputError: they are something else, of different dimensions, or the potential fails at draws of the prior.
+    """
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
-    if tuple(prior.event_shape) != (sde.dim,) or tuple(prior.batch_shape) != ():
-        raise InputError(
-            f"prior must have event_shape ({sde.dim},) and no batch to match the potential, got event_shape "
-            f"{tuple(prior.event_shape)} and batch_shape {tuple(prior.batch_shape)}; "
-            "use MultivariateNormal or Independent(..., 1)."
-        )
+    vector = as_vector_prior(prior, sde.dim)
+    check_potential(sde.potential, probed_prior(vector))
+    return vector
+
+
+def probed_prior(prior: Distribution) -> Points:
+    """Some draws of a prior to try a model out with, (n, d).
+
+    Raises:
+        InputError: it cannot be sampled, or its draws are not finite.
+    """
+    return finite_draws(prior, _PROBES, stream(0, "probe"))
 
 
 def finite_draws(prior: Distribution, n: int, generator: Generator) -> Points:
