@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jkofilter.filters.contract import Filter
 from jkofilter.filters.driver import Tracker, run_filter
 from jkofilter.filters.result import FilterResult
@@ -14,7 +16,7 @@ class Runnable:
     def run(
         self: Filter,
         series: ObservationSeries,
-        until: float | None = None,
+        until: Any = None,
         seed: int = 0,
         progress: bool = False,
         keep_beliefs: bool = False,
@@ -22,6 +24,6 @@ class Runnable:
         """Same as ``run_filter(self, series, ...)``."""
         return run_filter(self, series, until=until, seed=seed, progress=progress, keep_beliefs=keep_beliefs)
 
-    def track(self: Filter, seed: int = 0) -> Tracker:
-        """A Tracker at time zero, to be fed step by step."""
-        return Tracker(self, seed)
+    def track(self: Filter, seed: int = 0, start: float = 0.0) -> Tracker:
+        """A Tracker at time ``start``, when the prior holds, to be fed step by step."""
+        return Tracker(self, seed, start)

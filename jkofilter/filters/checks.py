@@ -15,6 +15,7 @@ from jkofilter._typing import Matrix
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError, NumericalError
+from jkofilter.models.checks import as_number, with_missing
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel
 
@@ -147,7 +148,7 @@ def checked_duration(duration: float) -> float:
     Raises:
         InputError: negative or not finite.
     """
-    value = float(duration)
+    value = as_number(duration, "duration")
     if not 0 <= value < math.inf:
         raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
     return value
@@ -172,15 +173,12 @@ def checked_reading(y: Tensor, model: StateSpaceModel) -> Tensor | None:
 
 
 def as_reading(y: Any, model: StateSpaceModel) -> Tensor:
-    """``y`` as a vector in the model's dtype, on its device.
+    """``y`` as a vector in the model's dtype, on its device; what is masked is NaN.
 
     Raises:
         InputError: not numbers.
     """
-    try:
-        return torch.as_tensor(y, dtype=model.dtype, device=model.device).reshape(-1)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"y must be a number or numbers, NaN where one is missing, got {type(y).__name__}.") from error
+    return with_missing(y, "y").to(dtype=model.dtype, device=model.device).reshape(-1)
 
 
 # --- likelihoods -----------------------------------------------------------------------------------------------------
@@ -205,6 +203,8 @@ def log_likelihood_without_nan(model: StateSpaceModel, y: Tensor, x: Tensor, tim
         FilterError: the likelihood is NaN or infinite somewhere; names the time and the reading.
     """
     value = model.log_likelihood(y, x)
+    # A learned sensor would hang its graph on every belief that follows; only who differentiates by x wants one.
+    value = value if x.requires_grad else value.detach()
     if torch.isnan(value).any() or (value == math.inf).any():
         raise FilterError(f"log_likelihood is NaN or infinite {occasion(y, time)}; check the observation model.")
     return value

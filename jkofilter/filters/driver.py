@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,13 +10,19 @@ from torch import Tensor
 
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
+from jkofilter.beliefs.timing import at_time
 from jkofilter.errors import InputError
 from jkofilter.filters.checks import as_reading
 from jkofilter.filters.contract import Filter, failed
 from jkofilter.filters.result import FilterResult
+from jkofilter.models.checks import as_number
 from jkofilter.models.series import ObservationSeries
+from jkofilter.models.state_space import relaxation_rate
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import one_thread
+
+FORGOTTEN = 1e3
+"""Relaxation times before the first reading, after a start that was only assumed, from which on it is questioned."""
 
 
 class Tracker:
@@ -24,6 +31,7 @@ class Tracker:
     Args:
         filter: any filter.
         seed: seeds the one generator that all steps share.
+        start: when the prior holds, in the SDE's unit of time: what the clock of the beliefs starts from.
 
     Attributes:
         belief: the law now. A step that raises leaves it as it was.
@@ -31,10 +39,10 @@ class Tracker:
     """
 
     @one_thread()
-    def __init__(self, filter: Filter, seed: int = 0) -> None:
+    def __init__(self, filter: Filter, seed: int = 0, start: float = 0.0) -> None:
         self._filter = filter
         self._generator = stream(seed, "filter", filter.model.device)
-        self.belief: Belief = filter.init(self._generator)
+        self.belief: Belief = at_time(filter.init(self._generator), as_number(start, "start"))
         self.info = StepInfo()
 
     @one_thread()
@@ -58,17 +66,17 @@ class Tracker:
 def run_filter(
     filter: Filter,
     series: ObservationSeries,
-    until: float | None = None,
+    until: Any = None,
     seed: int = 0,
     progress: bool = False,
     keep_beliefs: bool = False,
 ) -> FilterResult:
-    """Filter a whole series from time zero.
+    """Filter a whole series from its start.
 
     Args:
         filter: any filter.
-        series: the readings; the first may be at time zero.
-        until: predict on to this time (SDE units) after the last reading.
+        series: the readings, and when the prior holds (``series.start``); the first may be right then.
+        until: predict on to this time (SDE units, or a date where the series has dates) after the last reading.
         seed: seeds the generator of all steps.
         progress: show a progress bar.
         keep_beliefs: keep all m beliefs; without, memory does not grow with them.
@@ -77,15 +85,18 @@ def run_filter(
         Moments and evidence after every reading, and the final belief.
 
     Raises:
-        InputError: ``until`` lies before the last reading, or the filter cannot take this series.
+        InputError: ``until`` lies before the last reading, the first reading comes absurdly long after a start that
+            was only assumed, or the filter cannot take this series.
         FilterError: a step failed.
     """
     if not isinstance(series, ObservationSeries):
         raise InputError("series must be an ObservationSeries(times, values).")
     times = series.times.tolist()
-    if until is not None and not times[-1] <= until < float("inf"):
+    end = None if until is None else series.time_of(until, "until")
+    if end is not None and not times[-1] <= end < math.inf:
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
-    tracker = Tracker(filter, seed)
+    _require_start_meant(filter, series)
+    tracker = Tracker(filter, seed, series.start)
     device = filter.model.device
     beliefs, infos, predict_infos, means, covariances, evidence = [], [], [], [], [], []
     for time, y in _with_progress(list(zip(times, series.values, strict=True)), progress):
@@ -98,8 +109,8 @@ def run_filter(
         evidence.append(belief.log_evidence)
         if keep_beliefs:
             beliefs.append(belief)
-    if until is not None and until > tracker.belief.time:
-        tracker.predict(until - tracker.belief.time)
+    if end is not None and end > tracker.belief.time:
+        tracker.predict(end - tracker.belief.time)
         predict_infos.append(tracker.info)
     return FilterResult(
         times=series.times,
@@ -110,7 +121,21 @@ def run_filter(
         predict_infos=tuple(predict_infos),
         final=tracker.belief,
         beliefs=tuple(beliefs),
+        clock=series.clock,
     )
+
+
+def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:
+    """Raise InputError where the prior would be forgotten a thousand times over before the first reading."""
+    if not series.start_assumed:
+        return
+    relaxations = series.times[0].item() * relaxation_rate(filter.model)
+    if relaxations > FORGOTTEN:
+        raise InputError(
+            f"series has its first reading at {series.times[0].item():.10g}, some {relaxations:.0g} relaxation times "
+            "after the prior at time zero; give the series start= near its first time, or start=0 if the prior does "
+            "hold at zero."
+        )
 
 
 def _advance(tracker: Tracker, time: float, y: Tensor) -> tuple[StepInfo, StepInfo]:

@@ -98,7 +98,8 @@ class EnsembleKalmanFilter(Runnable):
         assert isinstance(observation, NonlinearGaussian), "construction checked the observation"
         x = now.particles
         present = present_reading(observation, reading, x)
-        foreseen = observation.predict(x)[:, present.mask]
+        near = observation.predict_near(reading, x).detach()
+        foreseen = near[:, present.mask]
         if not torch.isfinite(foreseen).all():
             raise FilterError(f"observation function is not finite at a member at time {now.time:g}; check it.")
         states, readings = x - x.mean(0), foreseen - foreseen.mean(0)
@@ -113,7 +114,8 @@ class EnsembleKalmanFilter(Runnable):
         increment = gaussian_log_density(present.values - foreseen.mean(0), innovation_covariance).item()
         after = self._belief(now.time, x, now.log_evidence + increment)
         details = {"jitter": jitter} if jitter else {}
-        return after, StepInfo(log_evidence=increment, details=details)
+        note = observation.note_near(reading, near)
+        return after, StepInfo(log_evidence=increment, details=details, note=note)
 
     def _belief(self, time: float, x: Tensor, log_evidence: float) -> ParticleBelief:
         log_weights = torch.full((x.shape[0],), -math.log(x.shape[0]), dtype=x.dtype, device=x.device)

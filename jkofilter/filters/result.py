@@ -16,7 +16,8 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Format, Table
 from jkofilter.filters.contract import failed, joined
-from jkofilter.models.series import ObservationSeries
+from jkofilter.models.clock import Clock, restored_clock, stored_clock
+from jkofilter.models.series import ObservationSeries, times_shown
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
@@ -51,6 +52,7 @@ class FilterResult:
         predict_infos: what each predict reported; one more than m when ``until`` lies past the last reading.
         final: the belief at the end (at ``until`` when given).
         beliefs: all m beliefs when kept, else empty.
+        clock: what makes dates of times, where the series had dates.
 
     Where a predict failed and was reported, its reading is left out: the belief is that of an earlier time, and the
     next predict starts from there.
@@ -64,6 +66,7 @@ class FilterResult:
     predict_infos: tuple[StepInfo, ...]
     final: Belief
     beliefs: tuple[Belief, ...] = ()
+    clock: Clock | None = None
 
     def __len__(self) -> int:
         """Number of readings m."""
@@ -99,12 +102,13 @@ class FilterResult:
     def to_frame(self) -> pd.DataFrame:
         """One row per reading: time, mean and sd of every coordinate, log evidence, status, note, ess, seconds.
 
-        The status is that of the predict before the reading where it failed, else that of the update; the note is
-        that of both, and in the last row also of the predict on to ``until``.
+        Times are dates where the series had dates. The status is that of the predict before the reading where it
+        failed, else that of the update; the note is that of both, and in the last row also of the predict on to
+        ``until``.
         """
         means = self.means.cpu().numpy()
         deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
-        columns: dict[str, Any] = {"time": self.times.numpy()}
+        columns: dict[str, Any] = {"time": times_shown(self.times, self.clock)}
         for i in range(means.shape[1]):
             columns[f"mean{i}"] = means[:, i]
             columns[f"sd{i}"] = deviations[:, i]
@@ -142,7 +146,7 @@ class FilterResult:
             generator = stream(seed, "draws", self.means.device)
             draws = torch.stack([belief.sample(samples, generator) for belief in self.beliefs])
             data["draws"] = (("time", "sample", "state"), draws.cpu().numpy())
-        return xarray.Dataset(data, coords={"time": self.times.numpy()})
+        return xarray.Dataset(data, coords={"time": times_shown(self.times, self.clock)})
 
     def plot(
         self,
@@ -162,7 +166,7 @@ class FilterResult:
         beliefs = self.beliefs
         if beliefs and self.final.time > beliefs[-1].time:
             beliefs = (*beliefs, self.final)
-        track = Track(self.times, self.means, self.covariances, beliefs)
+        track = Track(self.times, self.means, self.covariances, beliefs, self.clock)
         return track_figure(track, path, series, labels, readings_on_state_axis)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -173,6 +177,7 @@ class FilterResult:
                 that is not stored.
         """
         document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document["clock"] = stored_clock(self.clock)
         document["infos"] = [{"fields": vars(info)} for info in self.infos]
         document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
         document["final"] = encoded_belief(self.final)
@@ -198,6 +203,7 @@ def _decoded(document: Table) -> FilterResult:
             "predict_infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("predict_infos")),
             "final": decoded_belief(document.table("final")),
             "beliefs": tuple(decoded_belief(entry) for entry in document.tables("beliefs")),
+            "clock": _clock(document.get("clock")),
         }
     ).built(FilterResult)
     m = len(found.infos)
@@ -206,3 +212,11 @@ def _decoded(document: Table) -> FilterResult:
     if shapes != [(m,), (m, d), (m, d, d), (m,)] or len(found.predict_infos) not in (m, m + 1):
         raise DamagedError("times, moments, evidence and infos do not belong together")
     return found
+
+
+def _clock(stored: Any) -> Clock | None:
+    """Raises DamagedError where it is no clock; results from before there were dates have none."""
+    try:
+        return restored_clock(stored)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError("the clock is no unit and origin") from error

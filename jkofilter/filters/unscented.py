@@ -112,7 +112,7 @@ class UnscentedKalmanFilter(Runnable):
 
         def foresee(state: np.ndarray) -> np.ndarray:
             point = torch.as_tensor(state).to(like).unsqueeze(0)
-            foreseen = observation.predict(point)[0, present.mask].detach()
+            foreseen = observation.predict_near(reading, point)[0, present.mask].detach()
             if not torch.isfinite(foreseen).all():
                 raise FilterError(
                     f"observation function is not finite at a sigma point at time {now.time:g}; check it."
@@ -140,7 +140,8 @@ class UnscentedKalmanFilter(Runnable):
             factor @ factor.mT if jitter else covariance,
             now.log_evidence + increment,
         )
-        return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {})
+        note = observation.note_near(reading, observation.predict_near(reading, like + offsets).detach())
+        return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {}, note=note)
 
     def _integrate(self, mean: Tensor, covariance: Tensor, h: float, steps: int) -> tuple[Tensor, Tensor, float]:
         worst = 0.0

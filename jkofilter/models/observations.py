@@ -51,9 +51,8 @@ def _output(function: Callable[[Tensor], Tensor], x: Points, name: str, componen
         )
     if output.ndim != 2 or output.shape[0] != x.shape[0] or components not in (None, output.shape[1]):
         cure = "; keep the last axis, as in x[:, :1]" if output.ndim == 1 else ""
-        raise InputError(
-            f"{name} must map (n, d) to (n, {components or 'p'}), but {tuple(x.shape)} gave {tuple(output.shape)}{cure}."
-        )
+        wanted = f"(n, {components or 'p'})"
+        raise InputError(f"{name} must map (n, d) to {wanted}, but {tuple(x.shape)} gave {tuple(output.shape)}{cure}.")
     return output
 
 
@@ -101,6 +100,17 @@ class NonlinearGaussian:
             InputError: ``function`` returns another shape.
         """
         return _output(self.function, x, "function", self.dim)
+
+    def predict_near(self, y: Reading, x: Points) -> Readings:
+        """Noise-free readings (n, p) in the turn nearest to ``y`` (p,), where a component is an angle; else as they are.
+
+        Filters that subtract readings from each other ask for these.
+        """
+        return self.predict(x)
+
+    def note_near(self, y: Reading, foreseen: Readings) -> str:
+        """What to know of a filter that subtracts readings ``foreseen`` (n, p) from each other; empty for nothing."""
+        return ""
 
     def log_likelihood(self, y: Reading, x: Points) -> Scalars:
         """log N(y; function(x), covariance).

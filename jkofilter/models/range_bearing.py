@@ -12,14 +12,17 @@ from jkofilter.errors import InputError
 from jkofilter.models.checks import as_number, as_tensor, positive_number
 from jkofilter.models.observations import NonlinearGaussian, gaussian_log_likelihood
 
+STRADDLING = 0.01
+"""Share of points on either side of the cut from which on a filter that averages angles notes it."""
+
 
 class RangeBearing(NonlinearGaussian):
     """y = (distance from a station, bearing) + noise, for states in the plane.
 
     A bearing is an angle: an error of it is taken the short way round, so that the likelihood has no step where atan2
-    jumps by a full turn. Filters that subtract readings themselves (unscented, ensemble) know nothing of that; for
-    their sake bearings count from ``boresight``, which puts the jump behind the station. Face it to what it watches.
-    The likelihood has a corner half a turn from the reading, where it is nil for bearings good to half a radian.
+    jumps by a full turn. Filters that subtract readings themselves (unscented, ensemble) ask for bearings within half a
+    turn of the one read, and note when what they stand for lies on both sides of the cut opposite to it. The likelihood
+    has a corner there too, where it is nil for bearings good to half a radian.
 
     Args:
         station: where it stands, (2,), in units of the state.
@@ -63,9 +66,27 @@ class RangeBearing(NonlinearGaussian):
         """
         if y.shape != (2,):
             raise InputError(f"y must hold 2 components for this observation model, got {tuple(y.shape)}.")
-        seen, reading = self.predict(x), y.to(x)
-        nearest = reading[1] - short_way(reading[1] - seen[:, 1])
-        return gaussian_log_likelihood(reading, torch.stack([seen[:, 0], nearest], -1), self.covariance)
+        return gaussian_log_likelihood(y.to(x), self.predict_near(y.to(x), x), self.covariance)
+
+    def predict_near(self, y: Reading, x: Points) -> Readings:
+        """Distances, and bearings within half a turn of the one read, (n, 2); as they are where none was."""
+        seen = self.predict(x)
+        if torch.isnan(y[1]):
+            return seen
+        bearing = y[1].to(seen)
+        return torch.stack([seen[:, 0], bearing - short_way(bearing - seen[:, 1])], -1)
+
+    def note_near(self, y: Reading, foreseen: Readings) -> str:
+        """That bearings foreseen lie on both sides of the cut, more than a quarter turn from the one read."""
+        error = foreseen[:, 1] - y[1].to(foreseen)
+        quarter = 0.5 * math.pi
+        sides = [(error > quarter).double().mean().item(), (error < -quarter).double().mean().item()]
+        if not min(sides) > STRADDLING:
+            return ""
+        return (
+            "bearings foreseen straddle the cut half a turn from the reading, where one angle has two values: mean and "
+            "covariance of readings mean little; ParticleFilter and JKOFilter need neither"
+        )
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """Readings, bearings from -pi to pi."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.errors import InputError
+from jkofilter.models.clock import UNITS, Clock
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.pictures.style import (
@@ -44,12 +47,14 @@ class Track:
         means: (m, d).
         covariances: (m, d, d).
         beliefs: in order of time, where they were kept, else empty.
+        clock: what makes dates of times; None for plain numbers.
     """
 
     times: Tensor
     means: Tensor
     covariances: Tensor
     beliefs: tuple[Belief, ...] = ()
+    clock: Clock | None = None
 
     @property
     def dim(self) -> int:
@@ -80,7 +85,7 @@ def track_figure(
     truth = None if path is None else _checked_path(path, tuple(track.means.shape))
     if track.beliefs and track.dim == 1:
         line = None if truth is None else truth[:, 0]
-        return density_heatmap(track.beliefs, track.times, line, series, labels, readings_on_state_axis)
+        return density_heatmap(track.beliefs, track.times, line, series, labels, readings_on_state_axis, track.clock)
     return _bands(track, truth, series, labels, readings_on_state_axis and track.dim == 1)
 
 
@@ -99,7 +104,7 @@ def _bands(
     heights = [2.0] * panels + [1.0] * below
     figure = Figure(figsize=(10, max(5.2, 1.0 + 1.1 * sum(heights))), dpi=DPI, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    times = as_array(track.times)
+    times = on_axis(as_array(track.times), track.clock)
     for i, axis in enumerate(axes[:panels]):
         mean = as_array(track.means[:, i])
         reach = 1.645 * np.sqrt(as_array(track.covariances[:, i, i]))
@@ -115,13 +120,13 @@ def _bands(
         name = labels.state if track.means.shape[1] == 1 else f"{labels.state}, coordinate {i}"
         label_axes(axis, "", name)
     if series is not None and below:
-        _reading_panel(axes[-1], series, labels)
+        _reading_panel(axes[-1], series, labels, track.clock)
     elif series is not None:
-        _reading_marks(axes[0], series)
+        _reading_marks(axes[0], series, track.clock)
     # Above the axes: no corner is free of curves for certain.
     axes[0].legend(fontsize=FONT - 1, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes[0].set_title(wrapped(labels.title, 60), fontsize=FONT + 1, loc="left")
-    axes[-1].set_xlabel(labels.time, fontsize=FONT)
+    _label_time(axes[-1], labels, track.clock)
     return figure
 
 
@@ -132,6 +137,7 @@ def density_heatmap(
     series: ObservationSeries | None = None,
     labels: Labels = DEFAULT_LABELS,
     readings_on_state_axis: bool = True,
+    clock: Clock | None = None,
 ) -> Figure:
     """One-dimensional density over time; each belief fills the time halfway to its neighbours.
 
@@ -142,12 +148,14 @@ def density_heatmap(
         series: readings.
         labels: axis labels.
         readings_on_state_axis: draw readings over the density; else in a panel of their own below.
+        clock: what makes dates of times, by default that of ``series``.
 
     Raises:
         InputError: no beliefs, or of dimension above 1.
     """
     if not beliefs or any(belief.dim != 1 for belief in beliefs):
         raise InputError("beliefs must hold at least one belief, all of dimension 1; plot means and bands for others.")
+    clock = series.clock if clock is None and series is not None else clock
     below = series is not None and not readings_on_state_axis
     figure = Figure(figsize=(10, 6.0 if below else 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots(1 + below, 1, sharex=True, squeeze=False, height_ratios=(3, 1)[: 1 + below])[:, 0]
@@ -155,24 +163,43 @@ def density_heatmap(
     shown = [as_array(path)] if path is not None else []
     if series is not None and not below:
         shown.append(as_array(series.values).ravel())
-    _draw_density(figure, axis, beliefs, np.concatenate([*shown, np.empty(0)]), labels)
+    _draw_density(figure, axis, beliefs, np.concatenate([*shown, np.empty(0)]), labels, clock)
     if path is not None and path_times is not None:
         outline = [withStroke(linewidth=4.0, foreground="white")]
-        axis.plot(
-            as_array(path_times), as_array(path), color="black", linewidth=1.6, label="truth", path_effects=outline
-        )  # fmt: skip
+        times = on_axis(as_array(path_times), clock)
+        axis.plot(times, as_array(path), color="black", linewidth=1.6, label="truth", path_effects=outline)
     if series is not None and below:
-        _reading_panel(axes[1], series, labels)
+        _reading_panel(axes[1], series, labels, clock)
     elif series is not None:
-        _reading_marks(axis, series)
+        _reading_marks(axis, series, clock)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=FONT - 1, loc="upper left", facecolor="lightgrey", framealpha=0.9)
     axis.set_title(wrapped(labels.title), fontsize=FONT + 1)
-    axes[-1].set_xlabel(labels.time, fontsize=FONT)
+    _label_time(axes[-1], labels, clock)
     return figure
 
 
-def _draw_density(figure: Figure, axis: Axes, beliefs: Sequence[Belief], shown: Array, labels: Labels) -> None:
+def on_axis(times: Array, clock: Clock | None) -> Array:
+    """Times (m,) as an axis has them: days as matplotlib counts them where they are dates, else as they are."""
+    if clock is None or isinstance(clock.origin, pd.Timedelta):
+        return times
+    start = clock.origin if clock.origin.tz is None else clock.origin.tz_convert(None)
+    return date2num(start.to_pydatetime(warn=False)) + times * (UNITS[clock.unit] / UNITS["day"])
+
+
+def _label_time(axis: Axes, labels: Labels, clock: Clock | None) -> None:
+    axis.set_xlabel(labels.time, fontsize=FONT)
+    if clock is None:
+        return
+    if isinstance(clock.origin, pd.Timedelta):
+        axis.set_xlabel(f"{labels.time}, {clock.unit}", fontsize=FONT)
+    else:
+        axis.xaxis_date(tz=clock.origin.tz)
+
+
+def _draw_density(
+    figure: Figure, axis: Axes, beliefs: Sequence[Belief], shown: Array, labels: Labels, clock: Clock | None
+) -> None:
     """The mesh and its colour bar, on states that hold nearly all mass and everything in ``shown``."""
     ends = [belief.quantile(q) for belief in beliefs for q in (0.001, 0.999)]
     ends += shown[np.isfinite(shown)].tolist()
@@ -183,7 +210,7 @@ def _draw_density(figure: Figure, axis: Axes, beliefs: Sequence[Belief], shown: 
     # Narrow laws would bleach all others: the scale ends at twice the median over time of the highest density.
     top = float(min(density.max(), 2.0 * np.median(density.max(axis=0))))
     top = top if top > 0 else 1.0
-    times = _edges(np.array([belief.time for belief in beliefs]))
+    times = _edges(on_axis(np.array([belief.time for belief in beliefs]), clock))
     mesh = axis.pcolormesh(
         times, _edges(state), density, cmap="cividis", norm=PowerNorm(0.5, 0.0, top), rasterized=True
     )
@@ -195,17 +222,16 @@ def _draw_density(figure: Figure, axis: Axes, beliefs: Sequence[Belief], shown: 
     label_axes(axis, "", labels.state)
 
 
-def _reading_marks(axis: Axes, series: ObservationSeries) -> None:
+def _reading_marks(axis: Axes, series: ObservationSeries, clock: Clock | None) -> None:
     """The readings as markers on the axis of the state."""
+    times = on_axis(as_array(series.times), clock)
     size = 40 if len(series) < 60 else 10
     for i, values in enumerate(as_array(series.values).T):
         label = "readings" if i == 0 else None
-        axis.scatter(
-            as_array(series.times), values, s=size, c=ORANGE, edgecolors="black", linewidths=0.6, zorder=4, label=label
-        )
+        axis.scatter(times, values, s=size, c=ORANGE, edgecolors="black", linewidths=0.6, zorder=4, label=label)
 
 
-def _reading_panel(axis: Axes, series: ObservationSeries, labels: Labels) -> None:
+def _reading_panel(axis: Axes, series: ObservationSeries, labels: Labels, clock: Clock | None) -> None:
     """The readings on an axis of their own, each component with its colour."""
     many = len(series) >= 60
     values = as_array(series.values)
@@ -216,7 +242,12 @@ def _reading_panel(axis: Axes, series: ObservationSeries, labels: Labels) -> Non
             linewidth=0.5 if many else 0.0, color=colour, marker="os^D"[i], label=f"component {i}"
         )
         axis.plot(
-            as_array(series.times), column, markersize=size, markeredgecolor="black", markeredgewidth=edge, **line
+            on_axis(as_array(series.times), clock),
+            column,
+            markersize=size,
+            markeredgecolor="black",
+            markeredgewidth=edge,
+            **line,
         )
     if values.shape[1] > 1:
         axis.legend(fontsize=FONT - 1, ncols=MAX_PANELS)
