@@ -102,7 +102,7 @@ class NonlinearGaussian:
         return _output(self.function, x, "function", self.dim)
 
     def predict_near(self, y: Reading, x: Points) -> Readings:
-        """Noise-free readings (n, p) in the turn nearest to ``y`` (p,), where a component is an angle; else as they are.
+        """Noise-free readings (n, p); a component that is an angle in the turn nearest to that of ``y`` (p,).
 
         Filters that subtract readings from each other ask for these.
         """
