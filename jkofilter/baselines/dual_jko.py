@@ -348,7 +348,7 @@ def solve_dual_jko(
         InputError: an argument cannot be used.
         FilterError: a step cannot be solved.
     """
-    check_flow(prior, sde, duration, step)
+    prior = check_flow(prior, sde, duration, step)
     generator = stream(seed, "baseline")
     start = prior_particles(prior, settings.points, generator)
     return flow_by_equal_steps(stepper(sde, settings), prior, start, duration, step, generator, seed)

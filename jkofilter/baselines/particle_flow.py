@@ -96,7 +96,7 @@ def solve_particles(
     clock_times = [float(time) for time in times]
     if not clock_times or any(b <= a for a, b in zip([0.0, *clock_times], clock_times, strict=False)):
         raise InputError(f"times must be increasing and after zero, got {clock_times}.")
-    check_flow(prior, sde, clock_times[-1], substep)
+    prior = check_flow(prior, sde, clock_times[-1], substep)
     require_count("particles", particles, 2)
     generator = stream(seed, "particles")
     snapshots, now = [sample_prior(prior, particles, generator)], 0.0

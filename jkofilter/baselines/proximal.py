@@ -204,7 +204,7 @@ def solve_proximal(
         InputError: an argument cannot be used.
         FilterError: a step cannot be solved.
     """
-    check_flow(prior, sde, duration, step)
+    prior = check_flow(prior, sde, duration, step)
     generator = stream(seed, "baseline")
     start = prior_particles(prior, settings.points, generator)
     if settings.weighting == "counting":

@@ -212,8 +212,13 @@ def flow_by_equal_steps(
     return WeightedParticleFlow(prior, stepper, times, start, tuple(steps), seed)
 
 
-def check_flow(prior: Distribution, sde: LangevinSDE, duration: float, step: float) -> None:
-    """Raise InputError unless the arguments that every flow method shares can be used."""
-    require_prior_and_sde(prior, sde)
+def check_flow(prior: Distribution, sde: LangevinSDE, duration: float, step: float) -> Distribution:
+    """The prior with event_shape (d,), once the arguments that every flow method shares can be used.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    vector = require_prior_and_sde(prior, sde)
     require_non_negative("duration", duration)
     require_positive("step", step)
+    return vector

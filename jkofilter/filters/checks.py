@@ -21,6 +21,9 @@ from jkofilter.models.state_space import StateSpaceModel
 
 B = TypeVar("B", bound=Belief)
 
+MOST_STEPS = 1e6
+"""Steps of one prediction from which on its duration is questioned."""
+
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
@@ -152,6 +155,22 @@ def checked_duration(duration: float) -> float:
     if not 0 <= value < math.inf:
         raise InputError(f"duration must be zero or more and finite, got {duration!r}.")
     return value
+
+
+def require_countable(duration: float, step: float, name: str, most: float = MOST_STEPS) -> None:
+    """Raise InputError where steps of the setting called ``name`` would be too many for anyone to wait for.
+
+    Args:
+        duration: of the prediction.
+        step: longest step.
+        name: of the setting that holds it, for the message.
+        most: how many steps are not questioned.
+    """
+    if duration > most * step:
+        raise InputError(
+            f"duration is {duration:.10g}, more than {most:.0e} steps of {name} {step:g}; if the clock starts "
+            f"elsewhere give the series start=, if it counts another unit convert the times, else give a longer {name}."
+        )
 
 
 def checked_reading(y: Tensor, model: StateSpaceModel) -> Tensor | None:

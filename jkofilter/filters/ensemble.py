@@ -16,6 +16,7 @@ from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     predicting,
     present_reading,
+    require_countable,
     require_gaussian_noise,
     require_model,
     updating,
@@ -72,6 +73,7 @@ class EnsembleKalmanFilter(Runnable):
         return predicting(belief, ParticleBelief, duration, step)
 
     def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        require_countable(duration, self.substep, "substep")
         x = euler_maruyama(self.model.sde, now.particles, duration, self.substep, generator)
         if not torch.isfinite(x).all():
             raise FilterError(

@@ -21,6 +21,7 @@ from jkofilter.filters.checks import (
     checked_log_likelihood,
     occasion,
     predicting,
+    require_countable,
     require_line_or_plane,
     require_model,
     updating,
@@ -34,6 +35,8 @@ from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
 from jkofilter.numerics.grids import Axis, Grid
 
+MOST_GRID_STEPS = 1e9
+"""Steps of the length asked for from which on a duration is questioned: a stationary law takes far longer ones."""
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
@@ -109,6 +112,7 @@ class GridFilter(Runnable):
         return predicting(belief, self._kind, duration, self._later)
 
     def _later(self, now: OnGrid, duration: float) -> tuple[OnGrid, StepInfo]:
+        require_countable(duration, self.step, "step", MOST_GRID_STEPS)
         self._require_own_grid(now)
         grid, log_density = now.grid, as_array(now.log_density)
         scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))

@@ -18,6 +18,7 @@ from jkofilter.filters.checks import (
     on_occasion,
     predicting,
     predicting_from,
+    require_countable,
     require_model,
     updating,
 )
@@ -54,6 +55,10 @@ class Carrier(Protocol[B]):
     def update(self, now: B, reading: Tensor, generator: Generator) -> tuple[B, StepInfo]:
         """The law given a reading (p,) that is not all NaN."""
         ...
+
+
+MOST_JKO_STEPS = 1e5
+"""Steps of one prediction from which on its duration is questioned: each is a convex problem."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,7 @@ class JKOFilter(Runnable):
         """
 
         def step(now: Any, duration: float) -> tuple[Any, StepInfo]:
+            require_countable(duration, self.step, "step", MOST_JKO_STEPS)
             try:
                 return self._carrier.predict(now, duration, generator)
             except FilterError as error:

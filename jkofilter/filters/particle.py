@@ -17,6 +17,7 @@ from jkofilter.filters.checks import (
     checked_log_likelihood,
     occasion,
     predicting,
+    require_countable,
     require_model,
     updating,
 )
@@ -93,6 +94,7 @@ class ParticleFilter(Runnable):
         return predicting(belief, ParticleBelief, duration, step)
 
     def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
+        require_countable(duration, self.substep, "substep")
         x, log_weights, resampled = self._survivors(now, generator)
         sde = self.model.sde
         lag = min(self.smoothing, duration) if self.density == "transition" else 0.0

@@ -21,6 +21,7 @@ from jkofilter.filters.checks import (
     checked_log_likelihood,
     occasion,
     predicting,
+    require_countable,
     require_line_or_plane,
     require_model,
     updating,
@@ -102,6 +103,7 @@ class ProximalRecursionFilter(Runnable):
         return predicting(belief, kind_of_belief(self.model), duration, step)
 
     def _later(self, now: OnGrid, duration: float, generator: Generator) -> tuple[OnGrid, StepInfo]:
+        require_countable(duration, self.step, "step")
         particles = equally_weighted(now.even_sample(self.points, generator))
         count, tau = equal_steps(duration, float(self.step))
         stepper, iterations = self.stepper, 0

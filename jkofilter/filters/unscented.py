@@ -19,6 +19,7 @@ from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     predicting,
     present_reading,
+    require_countable,
     require_gaussian_noise,
     require_model,
     updating,
@@ -84,6 +85,7 @@ class UnscentedKalmanFilter(Runnable):
         return predicting(belief, GaussianBelief, duration, self._later)
 
     def _later(self, now: GaussianBelief, duration: float) -> tuple[GaussianBelief, StepInfo]:
+        require_countable(duration, self.substep, "substep")
         steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
         try:
             mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.dates import date2num
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -194,7 +194,9 @@ def _label_time(axis: Axes, labels: Labels, clock: Clock | None) -> None:
     if isinstance(clock.origin, pd.Timedelta):
         axis.set_xlabel(f"{labels.time}, {clock.unit}", fontsize=FONT)
     else:
-        axis.xaxis_date(tz=clock.origin.tz)
+        locator = AutoDateLocator(tz=clock.origin.tz)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=clock.origin.tz))
 
 
 def _draw_density(

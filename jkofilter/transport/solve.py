@@ -64,7 +64,7 @@ def solve_jko(
     _check_times(scheme, duration, step, tolerance)
     past = prior if isinstance(prior, JKOFlow) else None
     law = prior.prior if isinstance(prior, JKOFlow) else prior
-    require_prior_and_sde(law, sde)
+    law = require_prior_and_sde(law, sde)
     check_pool(pool, sde.dim)
     draws = prior_draws(law, pool, stream(seed, "pool"))
     base = prior_pool(law, draws)
