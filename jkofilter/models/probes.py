@@ -11,7 +11,7 @@ from torch import Tensor
 from jkofilter._typing import Points
 from jkofilter.errors import InputError
 
-SINGLES = 3
+SINGLES = 2
 """Points that are also asked for one by one."""
 FRACTIONS = (1e-2, 1e-4, 1e-6)
 """Lengths of central differences, in standard deviations of the prior: the short ones for fine structure, the long ones

@@ -1,0 +1,126 @@
+"""Every filter starts where the series says, hands dates back, takes what is masked for missing, and keeps no graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.dates import date2num
+from torch.distributions import Normal
+
+import jkofilter as jf
+
+FILTERS: dict[str, Callable[[jf.StateSpaceModel], jf.Filter]] = {
+    "kalman": jf.KalmanFilter,
+    "unscented": jf.UnscentedKalmanFilter,
+    "ensemble": lambda m: jf.EnsembleKalmanFilter(m, 100, substep=0.01),
+    "particle": lambda m: jf.ParticleFilter(m, 100, substep=0.01),
+    "grid": lambda m: jf.GridFilter(m, cells=300),
+    "product": lambda m: jf.ProductFilter(m, jf.GridFilter),
+    "jko": jf.JKOFilter,
+    "jko-ridge": lambda m: jf.JKOFilter(m, transport="ridge", pool=64),
+    "dual-jko": lambda m: jf.DualJKOFilter(m, settings=jf.DualSettings(points=50, centres=10)),
+    "proximal": jf.ProximalFilter,
+}
+every_filter = pytest.mark.parametrize("build", FILTERS.values(), ids=FILTERS.keys())
+READINGS = [0.3, -0.2, 0.5]
+DATES = pd.DatetimeIndex(["2024-01-02", "2024-01-03", "2024-01-04"], tz="Europe/Berlin")
+
+
+def model_of(potential: jf.Potential | None = None, sensor: object = None) -> jf.StateSpaceModel:
+    prior = Normal(torch.tensor(0.0).double(), 1.0)
+    return jf.StateSpaceModel(
+        prior, jf.LangevinSDE(potential or jf.Quadratic(0.0, 1.0)), sensor or jf.LinearGaussian(1.0, 0.5)
+    )
+
+
+def dated() -> jf.ObservationSeries:
+    return jf.ObservationSeries(DATES, READINGS, unit="week", origin="2024-01-01")
+
+
+@every_filter
+def test_the_clock_starts_where_the_series_says(build: Callable[[jf.StateSpaceModel], jf.Filter]) -> None:
+    filter = build(model_of())
+    # Binary fractions, so that gaps are the same to the last bit.
+    here = filter.run(jf.ObservationSeries([0.125, 0.25, 0.5], READINGS), until=0.75, keep_beliefs=True)
+    there = filter.run(
+        jf.ObservationSeries([2025.125, 2025.25, 2025.5], READINGS, start=2025), until=2025.75, keep_beliefs=True
+    )
+    assert torch.equal(here.means, there.means)
+    assert torch.equal(here.log_evidence, there.log_evidence)
+    assert [belief.time for belief in there.beliefs] == [2025.125, 2025.25, 2025.5]
+    assert there.final.time == 2025.75
+    assert filter.track(start=-3.0).belief.time == -3.0
+
+
+@every_filter
+def test_dates_come_back(build: Callable[[jf.StateSpaceModel], jf.Filter], tmp_path: Path) -> None:
+    filter = build(model_of())
+    result = filter.run(dated(), until="2024-01-05")
+    plain = filter.run(jf.ObservationSeries(np.array([1, 2, 3]) / 7, READINGS), until=4 / 7)
+    assert torch.equal(result.means, plain.means)
+    assert result.final.time == pytest.approx(4 / 7, abs=1e-15)
+    assert (pd.DatetimeIndex(result.to_frame()["time"]) == DATES).all()
+    result.save(tmp_path / "result.pt")
+    again = jf.FilterResult.load(tmp_path / "result.pt")
+    assert again.clock == result.clock
+    assert (pd.DatetimeIndex(again.to_frame()["time"]) == DATES).all()
+
+
+def test_dates_stand_on_the_axes() -> None:
+    for kept in (False, True):
+        result = jf.GridFilter(model_of(), cells=300).run(dated(), keep_beliefs=kept)
+        axis = result.plot(series=dated()).axes[-2 if kept else -1]
+        low, high = axis.get_xlim()
+        # Berlin is an hour before Greenwich, and axes count days there.
+        assert low < date2num(np.datetime64("2024-01-01T23:00")) < date2num(np.datetime64("2024-01-03T23:00")) < high
+        assert high - low < 4
+
+
+@every_filter
+def test_a_masked_reading_is_skipped(build: Callable[[jf.StateSpaceModel], jf.Filter]) -> None:
+    tracker = build(model_of()).track()
+    tracker.predict(0.1)
+    before = tracker.belief.mean
+    tracker.update(np.ma.masked_values([-9999.0], -9999.0))
+    assert tracker.info.status == "skipped"
+    assert torch.equal(tracker.belief.mean, before)
+
+
+@every_filter
+@pytest.mark.parametrize("learned", ["sensor", "potential", "student"])
+def test_what_is_learned_leaves_no_graph(
+    build: Callable[[jf.StateSpaceModel], jf.Filter], learned: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+    models = {
+        "sensor": model_of(sensor=jf.NonlinearGaussian(network, 0.5)),
+        "student": model_of(sensor=jf.StudentT(network, 0.5, 4.0)),
+        "potential": model_of(jf.Potential(lambda x: x.square().sum(-1) + network(x)[..., 0], 1)),
+    }
+    model = models[learned]
+    try:
+        filter = build(model)
+    except jf.InputError:
+        pytest.skip("the filter says that it cannot take this model")
+    result = filter.run(jf.ObservationSeries([0.1, 0.2], [0.3, -0.2]), keep_beliefs=True)
+    result.to_frame()
+    result.save(tmp_path / "result.pt")
+    x = torch.zeros(2, 1).double()
+    for value in (
+        result.means,
+        result.covariances,
+        result.log_evidence,
+        result.final.log_prob(x),
+        result.final.sample(2),
+    ):
+        assert not value.requires_grad
+    # The model itself keeps the gradient that learning needs.
+    y = torch.zeros(1).double()
+    kept = model.log_likelihood(y, x) if learned != "potential" else model.sde.potential(x)
+    assert kept.requires_grad
