@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix
@@ -18,6 +17,7 @@ from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import predicting, updating
 from jkofilter.filters.contract import Filter, failed, joined
+from jkofilter.models.checks import require_orthogonal
 from jkofilter.models.state_space import StateSpaceModel
 
 
@@ -46,9 +46,7 @@ class ProductFilter(Runnable):
         d = self.model.dim
         if len(self.coordinates) != d or any(one.model.dim != 1 for one in self.coordinates):
             raise InputError(f"coordinates must hold {d} filters of dimension one, got {len(self.coordinates)}.")
-        eye = torch.eye(d).to(self.rotation)
-        if self.rotation.shape != (d, d) or (self.rotation @ self.rotation.mT - eye).abs().max() > 1e-8:
-            raise InputError(f"rotation must be an orthogonal matrix of shape {(d, d)}.")
+        object.__setattr__(self, "rotation", require_orthogonal(self.rotation, "rotation", d))
 
     @cached_property
     def _rotation(self) -> Matrix:
