@@ -286,7 +286,6 @@ def test_loud(call: Callable[[], object], words: str) -> None:
         call()
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("filter", [jf.UnscentedKalmanFilter, jf.EnsembleKalmanFilter])
 def test_angles_that_cannot_be_averaged_are_noted(filter: type) -> None:
     prior, sde = gaussian([0.0, 0.0], 1.0), jf.LangevinSDE(jf.Quadratic([0.0, 0.0], torch.eye(2).double()))
@@ -306,3 +305,31 @@ def test_what_is_far_but_meant_is_not_questioned() -> None:
     share = 1 / (BETA * RATE) / (1 / (BETA * RATE) + NOISE)
     mean = jf.KalmanFilter(scalar_model()).run(series).means[0, 0].item()
     assert mean == pytest.approx(CENTRE + share * (1.0 - CENTRE), abs=1e-12)
+
+
+FAR_BRANCH = "torch.where differentiates the branch it does not take"
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [lambda m: jf.ParticleFilter(m, 500, substep=0.01), jf.EnsembleKalmanFilter, jf.UnscentedKalmanFilter],
+    ids=["particle", "ensemble", "unscented"],
+)
+def test_a_branch_that_is_nan_further_on_is_not_taken_for_a_long_substep(filter: type) -> None:
+    # Finite at every draw of the prior; where the drift leads, x < -1, the branch not taken has a NaN gradient.
+    potential = jf.Potential(lambda x: (3 * x + torch.where(x > -1, torch.sqrt(x + 1), 0.0)).sum(-1), 1)
+    prior, sensor = gaussian([0.0], 0.04), jf.LinearGaussian(1.0, 1.0)
+    model = jf.StateSpaceModel(prior, jf.LangevinSDE(potential, 100.0), sensor)
+    with pytest.raises(jf.FilterError, match=FAR_BRANCH):
+        filter(model).track().predict(2.0)
+    with pytest.raises(jf.InputError, match=FAR_BRANCH):
+        jf.simulate(model, [2.0])
+
+
+def test_simulation_starts_where_it_is_told(ou_model: jf.StateSpaceModel) -> None:
+    path, series = jf.simulate(ou_model, [2025.125, 2025.5], seed=3, start=2025.0)
+    expected, _ = jf.simulate(ou_model, [0.125, 0.5], seed=3)
+    assert torch.equal(path, expected)
+    assert series.start == 2025.0
+    with pytest.raises(jf.InputError, match="start="):
+        jf.simulate(ou_model, [2025.1, 2025.2, 2025.3])

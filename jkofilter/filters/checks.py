@@ -197,6 +197,8 @@ def as_reading(y: Any, model: StateSpaceModel) -> Tensor:
     Raises:
         InputError: not numbers.
     """
+    if y is None:
+        raise InputError("y must be a number or numbers, NaN where one is missing, got None.")
     return with_missing(y, "y").to(dtype=model.dtype, device=model.device).reshape(-1)
 
 

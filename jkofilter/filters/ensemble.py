@@ -23,6 +23,7 @@ from jkofilter.filters.checks import (
 )
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.observations import NonlinearGaussian
+from jkofilter.models.potential_checks import trouble_around
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
@@ -77,7 +78,8 @@ class EnsembleKalmanFilter(Runnable):
         x = euler_maruyama(self.model.sde, now.particles, duration, self.substep, generator)
         if not torch.isfinite(x).all():
             raise FilterError(
-                f"substep {self.substep:g} is too long for this potential: a member blew up between time "
+                trouble_around(self.model.sde.potential, now.particles)
+                or f"substep {self.substep:g} is too long for this potential: a member blew up between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             )
         return self._belief(now.time + duration, x, now.log_evidence), StepInfo()

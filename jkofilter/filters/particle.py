@@ -22,6 +22,7 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.models.checks import require_count, require_positive
+from jkofilter.models.potential_checks import trouble_around
 from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights
@@ -103,7 +104,8 @@ class ParticleFilter(Runnable):
         x = euler_maruyama(sde, x, lag, self.substep, generator)
         if not torch.isfinite(x).all():
             raise FilterError(
-                f"substep {self.substep:g} is too long for this potential: a particle blew up between time "
+                trouble_around(self.model.sde.potential, now.particles)
+                or f"substep {self.substep:g} is too long for this potential: a particle blew up between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             )
         after = ParticleBelief(

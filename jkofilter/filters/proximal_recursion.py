@@ -28,6 +28,7 @@ from jkofilter.filters.checks import (
 )
 from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, prior_on_grid
 from jkofilter.models.checks import require_count, require_positive
+from jkofilter.models.potential_checks import trouble_around
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
@@ -111,7 +112,8 @@ class ProximalRecursionFilter(Runnable):
             try:
                 step = stepper(particles, tau, generator)
             except FilterError as error:
-                raise FilterError(f"at time {now.time + k * tau:g}: {error}") from error
+                trouble = trouble_around(self.model.sde.potential, particles.points)
+                raise FilterError(f"at time {now.time + k * tau:g}: {trouble or error}") from error
             particles, iterations = step.particles, iterations + step.iterations
 
         def log_density(x: Array) -> Array:

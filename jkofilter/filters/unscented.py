@@ -26,6 +26,7 @@ from jkofilter.filters.checks import (
 )
 from jkofilter.models.checks import require_positive
 from jkofilter.models.observations import NonlinearGaussian
+from jkofilter.models.potential_checks import trouble_around
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.linalg import (
     gaussian_log_density,
@@ -90,8 +91,10 @@ class UnscentedKalmanFilter(Runnable):
         try:
             mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
         except NumericalError as error:
+            points = now.mean + _offsets(now.covariance)[0]
             raise FilterError(
-                f"substep {self.substep:g} is too long for this potential: the covariance broke down between time "
+                trouble_around(self.model.sde.potential, points)
+                or f"substep {self.substep:g} is too long for this potential: the covariance broke down between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             ) from error
         after = GaussianBelief(now.time + duration, mean, covariance, now.log_evidence)

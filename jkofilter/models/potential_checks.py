@@ -15,6 +15,14 @@ ENTRIES = 4096
 LARGE = 256
 """Above so many dimensions Hessians are matrices that nobody wants many of."""
 
+BRANCHES = (
+    "torch.where differentiates the branch it does not take too; give that branch an argument that is safe, as in "
+    "torch.where(x > 0, torch.log(torch.where(x > 0, x, 1.0)), 0.0)"
+)
+"""Why a gradient is NaN where the value is finite, and what to do."""
+AROUND = (1.0, 2.0, 4.0, 8.0)
+"""Spreads of a law that a breakdown is looked for in."""
+
 
 def check_potential(potential: Potential, draws: Points) -> None:
     """Try a potential out at draws of the prior, (n, d), n of at least ten.
@@ -35,11 +43,7 @@ def check_potential(potential: Potential, draws: Points) -> None:
         require_pointwise(potential.gradient, draws, "potential.gradient()", (dim,))
     gradient, inside = potential.gradient(draws).detach(), torch.isfinite(value)
     if torch.isnan(gradient[inside]).any():
-        raise InputError(
-            "potential has a NaN gradient at draws of the prior where its value is finite: torch.where differentiates "
-            "the branch it does not take too; give that branch an argument that is safe, as in "
-            "torch.where(x > 0, torch.log(torch.where(x > 0, x, 1.0)), 0.0)."
-        )
+        raise InputError(f"potential has a NaN gradient at draws of the prior where its value is finite: {BRANCHES}.")
     inner = draws[inside & torch.isfinite(gradient).all(-1)]
     inner = inner[: max(4, ENTRIES // dim)]
     if len(inner) < 2 or not (inner.std(0) > 0).all():
@@ -72,3 +76,21 @@ def _gradient_complaint(potential: Potential, points: Points) -> str:
         f"potential has a gradient() that is not that of its values, and {NOT_A_GRADIENT}; check factor and sign, or "
         f"{cure}."
     )
+
+
+def trouble_around(potential: Potential, points: Points) -> str:
+    """What is wrong with a potential about a law that broke down, as a sentence; empty where it is finite there.
+
+    Args:
+        potential: V.
+        points: of the law before it broke down, (n, d); they are looked at as they are and spread out.
+    """
+    some = points[:ENTRIES]
+    centre = some.mean(0)
+    spread = torch.cat([centre + factor * (some - centre) for factor in AROUND])
+    value, gradient = potential(spread).detach(), potential.gradient(spread).detach()
+    if torch.isnan(gradient[torch.isfinite(value)]).any():
+        return f"potential has a NaN gradient around the law where its value is finite: {BRANCHES}."
+    if torch.isnan(value).any():
+        return "potential is NaN around the law; give a function that is finite wherever the law may come."
+    return ""

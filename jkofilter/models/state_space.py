@@ -14,7 +14,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.observation_checks import check_observation, checked_log_likelihood_shape
 from jkofilter.models.observations import ObservationModel
-from jkofilter.models.potential_checks import check_potential
+from jkofilter.models.potential_checks import check_potential, trouble_around
 from jkofilter.models.priors import as_vector_prior
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries, checked_times
@@ -182,15 +182,16 @@ def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float,
 
 @one_thread()
 def simulate(
-    model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3
+    model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3, start: float | None = None
 ) -> tuple[Tensor, ObservationSeries]:
     """A hidden path and its readings, by Euler-Maruyama.
 
     Args:
         model: what to simulate.
-        times: increasing, at or after zero, (m,), in the SDE's unit of time.
+        times: increasing, at or after the start, (m,), in the SDE's unit of time.
         seed: the same seed gives the same path and readings.
         substep: largest Euler-Maruyama step, time.
+        start: when the prior holds; None is time zero, unless times lie so far from it that another must be meant.
 
     Returns:
         The path at ``times``, (m, d), and the readings.
@@ -200,10 +201,10 @@ def simulate(
     """
     if not substep > 0:
         raise InputError(f"substep must be positive, got {substep!r}.")
-    clock = checked_times(times)
+    clock = checked_times(times, start=start)
     generator = stream(seed, "simulation", model.device)
     x = sample_prior(model.prior, 1, generator)
-    path, values, now = [], [], 0.0
+    path, values, now = [], [], start or 0.0
     for time in clock.tolist():
         x = euler_maruyama(model.sde, x, time - now, substep, generator)
         now = time
@@ -211,5 +212,8 @@ def simulate(
         values.append(model.observation.sample(x, generator)[0])
     track = torch.stack(path)
     if not torch.isfinite(track).all():
-        raise InputError("substep is too long for this potential: the simulated path blew up; try a tenth of it.")
-    return track, ObservationSeries(clock, torch.stack(values))
+        raise InputError(
+            trouble_around(model.sde.potential, probed_prior(model.prior))
+            or "substep is too long for this potential: the simulated path blew up; try a tenth of it."
+        )
+    return track, ObservationSeries(clock, torch.stack(values), start=start)
