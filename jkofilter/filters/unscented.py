@@ -91,9 +91,9 @@ class UnscentedKalmanFilter(Runnable):
         try:
             mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
         except NumericalError as error:
-            points = now.mean + _offsets(now.covariance)[0]
+            reach = torch.diag(torch.diagonal(now.covariance).clamp(min=0).sqrt())
             raise FilterError(
-                trouble_around(self.model.sde.potential, points)
+                trouble_around(self.model.sde.potential, torch.cat([now.mean + reach, now.mean - reach]))
                 or f"substep {self.substep:g} is too long for this potential: the covariance broke down between time "
                 f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
             ) from error

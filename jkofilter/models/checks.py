@@ -229,11 +229,12 @@ def require_count(name: str, value: object, least: int) -> None:
 
 def require_positive(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is positive and finite."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+    if isinstance(value, bool):
         raise InputError(f"{name} must be positive and finite, got {value!r}.")
+    positive_number(value, name)
 
 
 def require_non_negative(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is zero or more, and finite."""
-    if not 0 <= value < math.inf:
+    if not 0 <= as_number(value, name) < math.inf:
         raise InputError(f"{name} must be zero or more and finite, got {value!r}.")

@@ -85,7 +85,9 @@ def trouble_around(potential: Potential, points: Points) -> str:
         potential: V.
         points: of the law before it broke down, (n, d); they are looked at as they are and spread out.
     """
-    some = points[:ENTRIES]
+    some = points[torch.isfinite(points).all(-1)][:ENTRIES]
+    if len(some) == 0:
+        return ""
     centre = some.mean(0)
     spread = torch.cat([centre + factor * (some - centre) for factor in AROUND])
     value, gradient = potential(spread).detach(), potential.gradient(spread).detach()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Independent, Laplace, LogNormal, MultivariateNormal, Normal
 
 import jkofilter as jf
+from jkofilter.models.potential_checks import trouble_around
 
 
 def prior_of(mean: float, deviation: float, dim: int, dtype: torch.dtype = torch.float64) -> MultivariateNormal:
@@ -192,3 +193,15 @@ def test_a_likelihood_estimated_by_chance_is_not_compared() -> None:
             return x
 
     jf.StateSpaceModel(prior_of(0.0, 1.0, 1), jf.LangevinSDE(jf.DoubleWell(1)), Noisy())
+
+
+def test_trouble_is_looked_for_where_the_law_may_go_and_nowhere_else() -> None:
+    def broken(x: Tensor) -> Tensor:
+        return (3 * x + torch.where(x > -1, torch.sqrt(x + 1), 0.0)).sum(-1)
+
+    points = 0.3 * torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).double()
+    assert "torch.where" in trouble_around(jf.Potential(broken, 1), points)
+    assert trouble_around(jf.Potential(broken, 1), points + 10) == ""
+    assert trouble_around(jf.DoubleWell(1), points) == ""
+    assert trouble_around(jf.DoubleWell(1), points * math.nan) == ""
+    assert "NaN around the law" in trouble_around(jf.Potential(lambda x: torch.log(x + 1).sum(-1), 1), points)
