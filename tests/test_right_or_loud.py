@@ -210,6 +210,10 @@ LOUD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: jf.ObservationSeries([2025.1, 2025.2, 2025.3], [1, 2, 3]),
         r"^times start at 2025.1.* give start=",
     ),
+    "a long series of short gaps, long after": (
+        lambda: jf.ObservationSeries(400 + 0.1 * np.arange(1001), np.zeros(1001)),
+        r"^times start at 400, 4000 typical gaps after",
+    ),
     "decades": (lambda: jf.ObservationSeries([1950, 1960, 1970], [1, 2, 3]), r"^times start at 1950.* give start="),
     "one reading after 1.5e9": (_far(jf.KalmanFilter), r"^series has its first .* start= near"),
     "a duration of 1.5e9, particles": (_long(jf.ParticleFilter), r"^duration is .* longer substep"),
