@@ -28,7 +28,7 @@ from jkofilter.baselines.weighted_particles import (
 )
 from jkofilter.errors import FilterError
 from jkofilter.models.checks import require_count, require_positive
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, refuse_walls
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.linalg import safe_cholesky, symmetrised, weighted_moments
 from jkofilter.numerics.resampling import resample
@@ -349,6 +349,7 @@ def solve_dual_jko(
         FilterError: a step cannot be solved.
     """
     prior = check_flow(prior, sde, duration, step)
+    refuse_walls(sde, "solve_dual_jko")
     generator = stream(seed, "baseline")
     start = prior_particles(prior, settings.points, generator)
     return flow_by_equal_steps(stepper(sde, settings), prior, start, duration, step, generator, seed)

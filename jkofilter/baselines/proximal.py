@@ -29,7 +29,7 @@ from jkofilter.baselines.weighted_particles import (
 )
 from jkofilter.errors import FilterError, InputError
 from jkofilter.models.checks import require_count
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, refuse_walls
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.weights import normalise_log_weights
 
@@ -205,6 +205,7 @@ def solve_proximal(
         FilterError: a step cannot be solved.
     """
     prior = check_flow(prior, sde, duration, step)
+    refuse_walls(sde, "solve_proximal")
     generator = stream(seed, "baseline")
     start = prior_particles(prior, settings.points, generator)
     if settings.weighting == "counting":

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _FLOOR = 740.0
@@ -29,6 +30,7 @@ class GridBelief:
         log_density: normalised log density at the cell centres, (n,); -inf where a cell is empty.
         log_evidence: log p of the readings so far.
         closed: whether low and high are walls, with no mass beyond them (bounds given by the user).
+        walls: of the state's domain, beyond which there is no mass; None where there are none.
     """
 
     time: float
@@ -37,6 +39,7 @@ class GridBelief:
     log_density: Float[Tensor, " n"]
     log_evidence: float = 0.0
     closed: bool = False
+    walls: Domain | None = None
 
     @property
     def dim(self) -> int:
@@ -86,7 +89,7 @@ class GridBelief:
     @cached_property
     def evaluate(self) -> LogDensity:
         """Log density (n,) at any points (n, 1), in NumPy: the function behind ``log_prob``."""
-        return interpolant(self.grid, self._log_density, self.closed)
+        return interpolant(self.grid, self._log_density, self.closed, self.walls)
 
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any point, (n,).

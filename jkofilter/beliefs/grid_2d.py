@@ -14,6 +14,7 @@ from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _FLOOR = 740.0
@@ -31,6 +32,7 @@ class GridBelief2D:
         log_density: normalised log density at the cell centres, (n1, n2); -inf where a cell is empty.
         log_evidence: log p of the readings so far.
         closed: whether the sides are walls, with no mass beyond them (bounds given by the user).
+        walls: of the state's domain, beyond which there is no mass; None where there are none.
     """
 
     time: float
@@ -39,6 +41,7 @@ class GridBelief2D:
     log_density: Float[Tensor, "n1 n2"]
     log_evidence: float = 0.0
     closed: bool = False
+    walls: Domain | None = None
 
     @property
     def dim(self) -> int:
@@ -79,7 +82,7 @@ class GridBelief2D:
     @cached_property
     def evaluate(self) -> LogDensity:
         """Log density (n,) at any points (n, 2), in NumPy: the function behind ``log_prob``."""
-        return interpolant(self.grid, self._log_density, self.closed)
+        return interpolant(self.grid, self._log_density, self.closed, self.walls)
 
     def log_prob(self, x: Points) -> Scalars:
         """Normalised log density at any point, (n,).
@@ -96,7 +99,8 @@ class GridBelief2D:
             log_mass = np.log(self.masses.sum(axis=1 - coordinate) / self.grid.widths[coordinate])
         values = torch.as_tensor(log_mass).to(self.log_density)
         low, high = self.low[coordinate], self.high[coordinate]
-        return GridBelief(self.time, low, high, values, self.log_evidence, self.closed)
+        walls = None if self.walls is None else Domain((self.walls.sides[coordinate],))
+        return GridBelief(self.time, low, high, values, self.log_evidence, self.closed, walls)
 
     @cached_property
     def _cumulative(self) -> Array:

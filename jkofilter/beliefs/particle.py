@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.numerics.domain import Domain, folded_log_prob
 from jkofilter.numerics.linalg import safe_cholesky, weighted_moments
 from jkofilter.numerics.mixtures import mixture_log_prob
 from jkofilter.numerics.resampling import resample
@@ -22,7 +23,7 @@ class ParticleBelief:
 
     Mean, covariance and quantiles are those of the weighted particles. ``log_prob`` and ``sample`` are those of one
     law: with ``kernel_means`` the Gaussian mixture of the last transition, else a Gaussian kernel estimate, whose
-    covariance is larger than that of the particles by the factor 1 + bandwidth^2.
+    covariance is larger than that of the particles by the factor 1 + bandwidth^2. Both are folded at the walls.
 
     Attributes:
         time: in the SDE's unit.
@@ -32,6 +33,7 @@ class ParticleBelief:
         kernel_means: mean of every particle's last transition, (n, d), with weights ``log_weights``; None for the
             kernel estimate.
         kernel_variance: variance per coordinate of that transition.
+        walls: of the state's domain, or None.
     """
 
     time: float
@@ -40,6 +42,7 @@ class ParticleBelief:
     log_evidence: float = 0.0
     kernel_means: Tensor | None = None
     kernel_variance: float = 0.0
+    walls: Domain | None = None
 
     @property
     def dim(self) -> int:
@@ -69,6 +72,9 @@ class ParticleBelief:
     def log_prob(self, x: Points) -> Scalars:
         """Log density of the transition mixture or of the kernel estimate, (n,)."""
         checked_points(x, self.dim)
+        return self._unfolded(x) if self.walls is None else folded_log_prob(self._unfolded, x, self.walls)
+
+    def _unfolded(self, x: Points) -> Scalars:
         if self.kernel_means is not None:
             return mixture_log_prob(x, self.kernel_means, self.log_weights, math.sqrt(self.kernel_variance))
         bandwidth = self._bandwidth()
@@ -85,8 +91,10 @@ class ParticleBelief:
         chosen = resample(self.log_weights, "multinomial", source, n)
         noise = torch.randn(n, self.dim, generator=source, dtype=self.particles.dtype, device=self.particles.device)
         if self.kernel_means is not None:
-            return self.kernel_means[chosen] + math.sqrt(self.kernel_variance) * noise
-        return self.particles[chosen] + noise @ self._bandwidth().mT
+            draws = self.kernel_means[chosen] + math.sqrt(self.kernel_variance) * noise
+        else:
+            draws = self.particles[chosen] + noise @ self._bandwidth().mT
+        return draws if self.walls is None else self.walls.reflect(draws)
 
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile of one coordinate of the weighted particles, linear between their mid-cumulative weights."""

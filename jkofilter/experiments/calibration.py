@@ -15,7 +15,7 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.contract import Filter
 from jkofilter.filters.driver import run_filter
 from jkofilter.models.series import ObservationSeries
-from jkofilter.models.state_space import simulate
+from jkofilter.models.simulate import simulate
 from jkofilter.numerics import metrics
 from jkofilter.numerics.draws import derived_seed
 

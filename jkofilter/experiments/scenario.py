@@ -20,7 +20,8 @@ from jkofilter.experiments.runs import TRIAL, Against, affordable, filtered, mea
 from jkofilter.filters.contract import Filter
 from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries, checked_times
-from jkofilter.models.state_space import StateSpaceModel, simulate
+from jkofilter.models.simulate import simulate
+from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.pictures.comparison import final_densities
 from jkofilter.pictures.over_time import density_heatmap
 from jkofilter.pictures.plane import posterior_panels

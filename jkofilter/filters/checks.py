@@ -15,7 +15,8 @@ from jkofilter._typing import Matrix
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError, NumericalError
-from jkofilter.models.checks import as_number, with_missing
+from jkofilter.models.checks import as_number, require_positive, with_missing
+from jkofilter.models.motion import COARSE, Moved
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel
 
@@ -134,6 +135,22 @@ def present_reading(observation: NonlinearGaussian, reading: Tensor, like: Tenso
     return PresentReading(mask, reading[mask], observation.covariance.to(like)[mask][:, mask])
 
 
+def require_substep(substep: float | None) -> None:
+    """Raise InputError unless ``substep`` is None or positive and finite."""
+    if substep is not None:
+        require_positive("substep", substep)
+
+
+def coarse_note(moved: Moved, substep: float | None) -> str:
+    """What to say of a substep of the user's own that is too long for the potential."""
+    if substep is None or moved.coarseness <= COARSE:
+        return ""
+    return (
+        f"substep {substep:g} is too long for this potential: a step times the curvature is {moved.coarseness:.2g} on "
+        f"average, above {COARSE:g}; leave it None, and it is chosen"
+    )
+
+
 def checked_belief(belief: Belief, kind: type[B]) -> B:
     """``belief`` once it is of the filter's own ``kind``.
 
@@ -157,16 +174,16 @@ def checked_duration(duration: float) -> float:
     return value
 
 
-def require_countable(duration: float, step: float, name: str, most: float = MOST_STEPS) -> None:
+def require_countable(duration: float, step: float | None, name: str, most: float = MOST_STEPS) -> None:
     """Raise InputError where steps of the setting called ``name`` would be too many for anyone to wait for.
 
     Args:
         duration: of the prediction.
-        step: longest step.
+        step: longest step; None where it is chosen as it goes.
         name: of the setting that holds it, for the message.
         most: how many steps are not questioned.
     """
-    if duration > most * step:
+    if step is not None and duration > most * step:
         raise InputError(
             f"duration is {duration:.10g}, more than {most:.0e} steps of {name} {step:g}; if the clock starts "
             f"elsewhere give the series start=, if it counts another unit convert the times, else give a longer {name}."

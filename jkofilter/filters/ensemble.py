@@ -14,17 +14,20 @@ from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    coarse_note,
     predicting,
     present_reading,
     require_countable,
     require_gaussian_noise,
     require_model,
+    require_substep,
     updating,
 )
-from jkofilter.models.checks import require_count, require_positive
+from jkofilter.models.checks import require_count
+from jkofilter.models.motion import move
 from jkofilter.models.observations import NonlinearGaussian
-from jkofilter.models.potential_checks import trouble_around
-from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
+from jkofilter.models.sde import refuse_walls
+from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
 
@@ -33,28 +36,29 @@ from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symme
 class EnsembleKalmanFilter(Runnable):
     """Stochastic EnKF with perturbed observations (Burgers, van Leeuwen & Evensen 1998); Gaussian noise only.
 
-    Members move by Euler-Maruyama, so the prediction is right for any potential; the update is linear regression of
-    the state on the predicted readings, exact only in the linear-Gaussian case and with many members. Own code, not
-    filterpy's: that one draws from NumPy's global generator and loops over members.
+    Members move by Heun's scheme (second weak order), so the prediction is right for any potential; the update is
+    linear regression of the state on the predicted readings, exact only in the linear-Gaussian case and with many
+    members. Own code, not filterpy's: that one draws from NumPy's global generator and loops over members.
 
     Attributes:
         model: what to track; its observation must be NonlinearGaussian or LinearGaussian.
         members: how many.
-        substep: largest Euler-Maruyama step, time.
+        substep: longest step, time; None chooses steps from the curvature where the members are.
 
     Raises:
-        InputError: a setting out of range, or other observation noise.
+        InputError: a setting out of range, other observation noise, or walls.
     """
 
     model: StateSpaceModel
     members: int = 1_000
-    substep: float = 1e-3
+    substep: float | None = None
 
     def __post_init__(self) -> None:
         require_model(self.model)
         require_gaussian_noise(self.model, "EnsembleKalmanFilter")
+        refuse_walls(self.model.sde, "EnsembleKalmanFilter")
         require_count("members", self.members, 2)
-        require_positive("substep", self.substep)
+        require_substep(self.substep)
 
     def init(self, generator: Generator) -> ParticleBelief:
         """Draws of the prior, equally weighted as they stay."""
@@ -65,7 +69,7 @@ class EnsembleKalmanFilter(Runnable):
 
         Raises:
             InputError: another filter's belief, or a bad duration.
-            FilterError: a member left the finite numbers.
+            FilterError: members reach where the potential is infinite or jumps, or a substep makes them blow up.
         """
 
         def step(now: ParticleBelief, duration: float) -> tuple[ParticleBelief, StepInfo]:
@@ -75,14 +79,10 @@ class EnsembleKalmanFilter(Runnable):
 
     def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         require_countable(duration, self.substep, "substep")
-        x = euler_maruyama(self.model.sde, now.particles, duration, self.substep, generator)
-        if not torch.isfinite(x).all():
-            raise FilterError(
-                trouble_around(self.model.sde.potential, now.particles)
-                or f"substep {self.substep:g} is too long for this potential: a member blew up between time "
-                f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
-            )
-        return self._belief(now.time + duration, x, now.log_evidence), StepInfo()
+        moved = move(self.model.sde, now.particles, duration, generator, self.substep)
+        after = self._belief(now.time + duration, moved.points, now.log_evidence)
+        details = {"steps": float(moved.steps), "split": float(moved.split)}
+        return after, StepInfo(details=details, note=coarse_note(moved, self.substep))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Shift every member by the gain times its own perturbed innovation; evidence of the Gaussian fit.

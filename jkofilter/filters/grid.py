@@ -84,6 +84,7 @@ class GridFilter(Runnable):
         if self.bounds is not None:
             object.__setattr__(self, "bounds", _checked_bounds(self.bounds, self.model.dim))
             # Building it here reports a potential that is not finite within the bounds at construction.
+            self._require_inside()
             _ = self._closed_operator
 
     def init(self, generator: Generator) -> OnGrid:
@@ -122,7 +123,9 @@ class GridFilter(Runnable):
         if self.bounds is not None:
             p, regrids = evolve(self._closed_operator, p, progress, progress.total), 0
         else:
-            grid, p, regrids = follow(grid, p, progress, self._operator, self._asked, self._reach)
+            grid, p, regrids = follow(
+                grid, p, progress, self._operator, self._asked, self._reach, self.model.sde.domain
+            )
         after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
         details = {
             "steps": progress.steps,
@@ -152,7 +155,10 @@ class GridFilter(Runnable):
         if self.bounds is not None:
             log_density = as_array(now.log_density) + log_likelihood(grid.points).reshape(grid.shape)
         else:
-            grid, log_density = fit(lambda x: now.evaluate(x) + log_likelihood(x), grid, self._asked, self._reach)
+            walls = self.model.sde.domain
+            grid, log_density = fit(
+                lambda x: now.evaluate(x) + log_likelihood(x), grid, self._asked, self._reach, walls
+            )
         if not np.isfinite(log_density.max()):
             raise FilterError(
                 f"the likelihood is zero wherever the belief has mass {occasion(reading, now.time)}; "
@@ -162,6 +168,18 @@ class GridFilter(Runnable):
         after = self._belief(grid, log_density, now.time, now.log_evidence + increment)
         details = {"cells": math.prod(grid.shape)}
         return after, StepInfo(log_evidence=increment, details=details)
+
+    def _require_inside(self) -> None:
+        """Raise InputError unless the bounds lie within the potential's domain."""
+        domain = self.model.sde.domain
+        if domain is None:
+            return
+        for axis, (low, high) in zip(self._closed_grid.axes, domain.sides, strict=True):
+            if axis.low < low or axis.high > high:
+                raise InputError(
+                    f"bounds ({axis.low:g}, {axis.high:g}) reach beyond the domain {domain} of the potential; leave "
+                    "them out, and the grid ends at its walls."
+                )
 
     @property
     def _reach(self) -> Reach:
@@ -215,7 +233,9 @@ class GridFilter(Runnable):
         if not np.isfinite(potential).all():
             at = ", ".join(f"{coordinate:g}" for coordinate in points[~np.isfinite(potential)][0])
             at = at if points.shape[1] == 1 else f"({at})"
-            raise InputError(f"potential is not finite at x = {at}; give bounds=(low, high) within which it is.")
+            raise InputError(
+                f"potential is not finite at x = {at}; give Potential(..., domain=(low, high)) within which it is."
+            )
         beta = float(self.model.sde.beta)
         if len(grid.axes) == 1:
             return ChangCooper(potential, grid.axes[0].width, beta)

@@ -25,6 +25,7 @@ from jkofilter.filters.checks import (
 from jkofilter.filters.jko_line import LineCarrier
 from jkofilter.filters.jko_pool import PoolCarrier
 from jkofilter.models.checks import require_count, require_positive
+from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.laws.prior_pool import check_pool
@@ -137,6 +138,7 @@ class JKOFilter(Runnable):
             )
         if self.scheme not in POOL_SCHEMES:
             raise InputError(f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(POOL_SCHEMES)}.")
+        refuse_walls(self.model.sde, "a transport of particles")
         engine_of(self.transport)
         check_pool(self.pool, self.model.dim)
         if not isinstance(self.assimilation, UpdateSettings):

@@ -16,6 +16,7 @@ from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import predicting, present_reading, require_model, updating
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import Quadratic
+from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.linalg import gaussian_log_density, gaussian_prior_moments, spd_inverse, symmetrised
 
@@ -44,6 +45,7 @@ class KalmanFilter(Runnable):
                 f"model has the potential {type(self.model.sde.potential).__name__}, but KalmanFilter needs Quadratic; "
                 "use UnscentedKalmanFilter, ParticleFilter or JKOFilter."
             )
+        refuse_walls(self.model.sde, "KalmanFilter")
         if not isinstance(self.model.observation, LinearGaussian):
             raise InputError(
                 f"model has the observation {type(self.model.observation).__name__}, but KalmanFilter needs "

@@ -33,7 +33,7 @@ def prior_on_grid(model: StateSpaceModel, cells: tuple[int, ...], reach: Reach) 
         Axis(centre - _PRIOR_REACH * scale, centre + _PRIOR_REACH * scale, count)
         for (centre, scale), count in zip(location(model), cells, strict=True)
     ]
-    return fit(lambda x: log_prior(model, x), Grid(tuple(start)), cells, reach)
+    return fit(lambda x: log_prior(model, x), Grid(tuple(start)), cells, reach, model.sde.domain)
 
 
 def kind_of_belief(model: StateSpaceModel) -> type[OnGrid]:
@@ -61,10 +61,12 @@ def belief_on_grid(
     total = float(logsumexp(log_density)) + math.log(grid.volume)
     values = torch.as_tensor(log_density - total).to(device=model.device, dtype=model.dtype)
     if len(grid.axes) == 1:
-        return GridBelief(time, grid.axes[0].low, grid.axes[0].high, values, log_evidence, closed), total
+        return GridBelief(
+            time, grid.axes[0].low, grid.axes[0].high, values, log_evidence, closed, model.sde.domain
+        ), total
     first, second = grid.axes
     low, high = (first.low, second.low), (first.high, second.high)
-    return GridBelief2D(time, low, high, values, log_evidence, closed), total
+    return GridBelief2D(time, low, high, values, log_evidence, closed, model.sde.domain), total
 
 
 def location(model: StateSpaceModel) -> list[tuple[float, float]]:

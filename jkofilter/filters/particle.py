@@ -15,15 +15,19 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     checked_log_likelihood,
+    coarse_note,
     occasion,
     predicting,
     require_countable,
     require_model,
+    require_substep,
     updating,
 )
 from jkofilter.models.checks import require_count, require_positive
-from jkofilter.models.potential_checks import trouble_around
-from jkofilter.models.state_space import StateSpaceModel, euler_maruyama, sample_prior
+from jkofilter.models.motion import last_step, move, reflected, resolved_step
+from jkofilter.models.reach import require_all_reachable
+from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights
 
@@ -37,20 +41,21 @@ class ParticleFilter(Runnable):
     the copies apart. The belief after an update is therefore always the weighted one, and the evidence is the
     weighted mean likelihood, unbiased whether or not resampling happened.
 
-    ``density="transition"`` smooths exactly with the transition kernel: the belief after a predict evaluates
-    sum_i w_i N(x; x_i - lag grad V(x_i), 2 lag / beta), x_i the particles ``lag`` before the end. The particles
-    themselves go on in substeps, so ``smoothing`` bears on the density alone, never on moments or evidence. An
-    update has no such mixture, so the density falls back to the kernel estimate until the next predict.
+    Particles move by Heun's scheme, of second weak order, and are reflected at the walls of the potential's domain.
+    With ``density="transition"`` the last step before a reading is half its noise, the flow along -grad V to m_i and
+    the other half of the noise, N(0, step / beta). So the particles are draws of sum_i w_i N(x; m_i, step / beta),
+    which the belief after a predict evaluates exactly (folded at walls). An update has no such mixture, so the
+    density falls back to the kernel estimate until the next predict.
 
     Attributes:
         model: what to track.
         particles: how many.
         resampling: systematic, stratified, multinomial or residual.
         ess_threshold: resample at or below this share of the particles; 0 never, 1 always.
-        substep: largest Euler-Maruyama step, time.
+        substep: longest step, time; None chooses steps from the curvature where the particles are.
         density: "transition" or "kde" (Silverman bandwidth on the effective sample size).
-        smoothing: longest ``lag`` of the transition kernel, time. The kernel is one Euler-Maruyama step, so a longer
-            lag smooths more but is less true to the potential; 0.01 suits curvatures up to about 13.
+        smoothing: half the longest last step, time: the kernel's variance is at most 2 smoothing / beta. Where the
+            potential bends within that step, it is shorter.
 
     Raises:
         InputError: a setting out of range.
@@ -60,7 +65,7 @@ class ParticleFilter(Runnable):
     particles: int = 10_000
     resampling: str = "systematic"
     ess_threshold: float = 0.5
-    substep: float = 1e-3
+    substep: float | None = None
     density: str = "transition"
     smoothing: float = 0.01
 
@@ -70,7 +75,7 @@ class ParticleFilter(Runnable):
         checked_scheme(self.resampling)
         if not 0 <= self.ess_threshold <= 1:
             raise InputError(f"ess_threshold must lie between 0 and 1, got {self.ess_threshold!r}.")
-        require_positive("substep", self.substep)
+        require_substep(self.substep)
         if self.density not in ("transition", "kde"):
             raise InputError(f"density must be 'transition' or 'kde', got {self.density!r}.")
         require_positive("smoothing", self.smoothing)
@@ -79,14 +84,14 @@ class ParticleFilter(Runnable):
         """Equally weighted draws of the prior; their density is the kernel estimate."""
         x = sample_prior(self.model.prior, self.particles, generator)
         log_weights = torch.full((self.particles,), -math.log(self.particles), dtype=x.dtype, device=x.device)
-        return ParticleBelief(0.0, x, log_weights)
+        return ParticleBelief(0.0, reflected(self.model.sde, x), log_weights, walls=self.model.sde.domain)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Resample if the weights call for it, then move every particle.
 
         Raises:
             InputError: another filter's belief, or a bad duration.
-            FilterError: a particle left the finite numbers (substep too long for the potential).
+            FilterError: particles reach where the potential is infinite or jumps, or a substep makes them blow up.
         """
 
         def step(now: ParticleBelief, duration: float) -> tuple[ParticleBelief, StepInfo]:
@@ -98,21 +103,22 @@ class ParticleFilter(Runnable):
         require_countable(duration, self.substep, "substep")
         x, log_weights, resampled = self._survivors(now, generator)
         sde = self.model.sde
-        lag = min(self.smoothing, duration) if self.density == "transition" else 0.0
-        x = euler_maruyama(sde, x, duration - lag, self.substep, generator)
-        kernel_means = x + lag * sde.drift(x) if lag else None
-        x = euler_maruyama(sde, x, lag, self.substep, generator)
-        if not torch.isfinite(x).all():
-            raise FilterError(
-                trouble_around(self.model.sde.potential, now.particles)
-                or f"substep {self.substep:g} is too long for this potential: a particle blew up between time "
-                f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
-            )
+        step, means = 0.0, None
+        if self.density == "kde":
+            moved = move(sde, x, duration, generator, self.substep)
+            x = moved.points
+        else:
+            step = resolved_step(sde, x, min(2 * self.smoothing, duration), generator)
+            moved = move(sde, x, duration - step, generator, self.substep)
+            means = last_step(sde, moved.points, step, generator)
+            noise = math.sqrt(step / float(sde.beta)) * standard_normal(x, generator)
+            x = reflected(sde, means + noise)
+            require_all_reachable(sde, moved.points, x)
         after = ParticleBelief(
-            now.time + duration, x, log_weights, now.log_evidence, kernel_means, sde.variance_rate() * lag
+            now.time + duration, x, log_weights, now.log_evidence, means, step / float(sde.beta), sde.domain
         )
-        details = {"resampled": float(resampled)}
-        return after, StepInfo(details=details)
+        details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
+        return after, StepInfo(details=details, note=coarse_note(moved, self.substep))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Multiply the weights by the likelihood; the evidence increment is the log of their sum.

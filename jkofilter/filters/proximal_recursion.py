@@ -29,6 +29,7 @@ from jkofilter.filters.checks import (
 from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, prior_on_grid
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.potential_checks import trouble_around
+from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.grid_following import Reach, fit
@@ -65,6 +66,7 @@ class ProximalRecursionFilter(Runnable):
     def __post_init__(self) -> None:
         require_model(self.model)
         require_line_or_plane(self.model, type(self).__name__)
+        refuse_walls(self.model.sde, type(self).__name__)
         require_positive("step", self.step)
         if self.cells is not None:
             require_count("cells", self.cells, _FEWEST_CELLS)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from filterpy.kalman import MerweScaledSigmaPoints
 from filterpy.kalman import UnscentedKalmanFilter as _FilterPyUnscented
+from scipy.integrate import solve_ivp
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
@@ -22,12 +23,15 @@ from jkofilter.filters.checks import (
     require_countable,
     require_gaussian_noise,
     require_model,
+    require_substep,
     updating,
 )
-from jkofilter.models.checks import require_positive
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.potential_checks import trouble_around
+from jkofilter.models.reach import require_all_reachable
+from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.linalg import (
     gaussian_log_density,
     gaussian_prior_moments,
@@ -39,6 +43,10 @@ from jkofilter.numerics.linalg import (
 
 # Draws that stand in for a prior without closed-form moments.
 _PRIOR_DRAWS = 100_000
+_RELATIVE, _ABSOLUTE = 1e-8, 1e-10
+_REACH, _LOOKS = 3.0, 65
+# Runge-Kutta is stable up to 2.78 times a rate of change; the covariance changes at twice the curvature.
+_COARSE = 0.7
 
 
 @dataclass(frozen=True)
@@ -46,27 +54,29 @@ class UnscentedKalmanFilter(Runnable):
     """A Gaussian at all times; sigma points and the update by filterpy (2.0 or later).
 
     Between readings the moments follow dm/dt = E[f(X)], dP/dt = Cov(X, f) + Cov(f, X) + (2/beta) I, expectations by
-    sigma points of N(m, P) (Sarkka 2007), by classical Runge-Kutta. For a linear drift that is the exact moment
-    equation, so it agrees with the Kalman filter to the fourth power of the substep; filterpy's own predict adds the
-    noise once per step and would be first order. Points: alpha 1, beta 0, kappa max(3 - d, 0), hence no negative
-    weights. One mode only: of several wells it reports the overall mean and spread.
+    sigma points of N(m, P) (Sarkka 2007), by LSODA, which chooses its steps and turns implicit where the potential is
+    stiff (Petzold 1983), or by classical Runge-Kutta in equal steps. For a linear drift that is the exact moment
+    equation, so it agrees with the Kalman filter to LSODA's tolerance of 1e-8, or to the fourth power of the substep;
+    filterpy's own predict adds the noise once per step and would be first order. Points: alpha 1, beta 0, kappa
+    max(3 - d, 0), hence no negative weights. One mode only: of several wells it reports the overall mean and spread.
 
     Attributes:
         model: what to track; its observation must be NonlinearGaussian or LinearGaussian. A prior that is not
             Gaussian is replaced by one with its moments, estimated from 100,000 draws.
-        substep: largest Runge-Kutta step, time.
+        substep: longest Runge-Kutta step, time; None leaves the steps to LSODA.
 
     Raises:
-        InputError: a setting out of range, or other observation noise.
+        InputError: a setting out of range, other observation noise, or walls.
     """
 
     model: StateSpaceModel
-    substep: float = 0.01
+    substep: float | None = None
 
     def __post_init__(self) -> None:
         require_model(self.model)
         require_gaussian_noise(self.model, "UnscentedKalmanFilter")
-        require_positive("substep", self.substep)
+        refuse_walls(self.model.sde, "UnscentedKalmanFilter")
+        require_substep(self.substep)
 
     def init(self, generator: Generator) -> GaussianBelief:
         """The Gaussian with the prior's mean and covariance."""
@@ -81,24 +91,33 @@ class UnscentedKalmanFilter(Runnable):
 
         Raises:
             InputError: another filter's belief, or a bad duration.
-            FilterError: the covariance left the positive definite matrices (substep too long for the potential).
+            FilterError: the law reaches where the potential is infinite or jumps, or the covariance left the positive
+                definite matrices (substep too long for the potential).
         """
         return predicting(belief, GaussianBelief, duration, self._later)
 
     def _later(self, now: GaussianBelief, duration: float) -> tuple[GaussianBelief, StepInfo]:
         require_countable(duration, self.substep, "substep")
-        steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
+        span = f"between time {now.time:g} and {now.time + duration:g}"
         try:
-            mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
+            if self.substep is None:
+                mean, covariance, jitter, steps = self._adapted(now.mean, now.covariance, duration)
+            else:
+                steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
+                mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
         except NumericalError as error:
             reach = torch.diag(torch.diagonal(now.covariance).clamp(min=0).sqrt())
-            raise FilterError(
-                trouble_around(self.model.sde.potential, torch.cat([now.mean + reach, now.mean - reach]))
-                or f"substep {self.substep:g} is too long for this potential: the covariance broke down between time "
-                f"{now.time:g} and {now.time + duration:g}; try a tenth of it."
-            ) from error
+            trouble = trouble_around(self.model.sde.potential, torch.cat([now.mean + reach, now.mean - reach]))
+            if trouble:
+                raise FilterError(trouble) from error
+            self._require_continuous(now)
+            cause = "" if self.substep is None else f"substep {self.substep:g} is too long for this potential: "
+            cure = "use ParticleFilter or JKOFilter" if self.substep is None else "leave it None, and it is chosen"
+            raise FilterError(f"{cause}the covariance broke down {span}; {cure}.") from error
         after = GaussianBelief(now.time + duration, mean, covariance, now.log_evidence)
-        return after, StepInfo(details={"substeps": float(steps), "jitter": jitter})
+        self._require_continuous(after)
+        details = {"substeps": float(steps), "jitter": jitter}
+        return after, StepInfo(details=details, note=self._coarse_note(after))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[GaussianBelief, StepInfo]:
         """Condition on the components of ``y`` that are present; evidence of the Gaussian innovation.
@@ -147,6 +166,56 @@ class UnscentedKalmanFilter(Runnable):
         )
         note = observation.note_near(reading, observation.predict_near(reading, like + offsets).detach())
         return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {}, note=note)
+
+    def _require_continuous(self, belief: GaussianBelief) -> None:
+        """Raise FilterError if the potential is infinite or jumps within three deviations along an axis of the law."""
+        reach = _REACH * safe_cholesky(belief.covariance)[0].mT
+        shares = torch.linspace(-1, 1, _LOOKS, dtype=reach.dtype, device=reach.device)
+        for axis in reach:
+            points = belief.mean + shares.unsqueeze(-1) * axis
+            require_all_reachable(self.model.sde, points[:-1], points[1:])
+
+    def _coarse_note(self, belief: GaussianBelief) -> str:
+        if self.substep is None:
+            return ""
+        rate = torch.linalg.eigvalsh(self.model.sde.potential.hessian(belief.mean.unsqueeze(0))[0]).abs().max().item()
+        if not rate * self.substep > _COARSE:
+            return ""
+        return (
+            f"substep {self.substep:g} is too long for this potential: times the curvature at the mean it is "
+            f"{rate * self.substep:.2g}, above {_COARSE:g}; leave it None, and it is chosen"
+        )
+
+    def _adapted(self, mean: Tensor, covariance: Tensor, duration: float) -> tuple[Tensor, Tensor, float, int]:
+        """The moments ``duration`` later by LSODA, the jitter of the factorisations, and the evaluations."""
+        dim = mean.numel()
+        weights = torch.as_tensor(_sigma_points(dim).Wm).to(mean)
+        rows, columns = np.tril_indices(dim)
+        worst = 0.0
+
+        def pack(m: Tensor, p: Tensor) -> np.ndarray:
+            return np.concatenate([as_array(m), as_array(p)[rows, columns]])
+
+        def unpack(state: np.ndarray) -> tuple[Tensor, Tensor]:
+            matrix = np.zeros((dim, dim))
+            matrix[rows, columns] = matrix[columns, rows] = state[dim:]
+            return torch.as_tensor(state[:dim]).to(mean), torch.as_tensor(matrix).to(mean)
+
+        def rates(_: float, state: np.ndarray) -> np.ndarray:
+            nonlocal worst
+            m, p, jitter = self._rates(*unpack(state), weights)
+            worst = max(worst, jitter)
+            return pack(m, p)
+
+        start = pack(mean, covariance)
+        scale = float(torch.diagonal(covariance).max().sqrt())
+        least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(rows), _ABSOLUTE * scale**2)])
+        found = solve_ivp(rates, (0.0, duration), start, "LSODA", rtol=_RELATIVE, atol=least)
+        if not found.success:
+            raise NumericalError(f"moments cannot be integrated: {found.message}")
+        after, matrix = unpack(found.y[:, -1])
+        factor, jitter = safe_cholesky(symmetrised(matrix))
+        return after, factor @ factor.mT if jitter else matrix, max(worst, jitter), int(found.nfev)
 
     def _integrate(self, mean: Tensor, covariance: Tensor, h: float, steps: int) -> tuple[Tensor, Tensor, float]:
         worst = 0.0

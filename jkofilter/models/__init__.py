@@ -20,7 +20,8 @@ from jkofilter.models.potentials import (
 from jkofilter.models.range_bearing import RangeBearing
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries
-from jkofilter.models.state_space import StateSpaceModel, simulate
+from jkofilter.models.simulate import simulate
+from jkofilter.models.state_space import StateSpaceModel
 
 __all__ = [
     "DoubleWell",

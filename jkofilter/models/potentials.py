@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, positive_number, require_orthogonal, require_spd
 from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
+from jkofilter.numerics.domain import Domain, as_domain
 
 
 class Potential:
@@ -21,16 +23,25 @@ class Potential:
     Args:
         function: maps (..., d) to (...), differentiable by torch, and acting on each point by itself.
         dim: state dimension d.
+        domain: where V is finite: (low, high) for every coordinate, such a pair for each, or two tensors (d,) of lower
+            and upper ends; ends may be infinite; None is R^d. Its walls reflect: the law has no flux through them.
+
+    Attributes:
+        domain: a Domain, or None for R^d. Outside it V is plus infinity and ``function`` is never called; gradient
+            and Hessian mean nothing there, and at a wall V may be infinite.
 
     Raises:
-        InputError: ``dim`` is not a positive integer, or ``function`` returns the wrong shape, couples the points of a
-            batch, or cannot be differentiated by torch.
+        InputError: ``dim`` is not a positive integer, ``function`` returns the wrong shape, couples the points of a
+            batch, or cannot be differentiated by torch, or ``domain`` cannot be read.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], dim: int) -> None:
+    domain: Domain | None = None
+
+    def __init__(self, function: Callable[[Tensor], Tensor], dim: int, domain: Any = None) -> None:
         if not isinstance(dim, int) or dim < 1:
             raise InputError(f"dim must be a positive integer, got {dim!r}.")
         self.dim = dim
+        self.domain = as_domain(domain, dim)
         self._function = function
         self._check()
 
@@ -59,11 +70,17 @@ class Potential:
             ) from error
 
     def _probes(self, dtype: torch.dtype) -> Points:
-        return probe_points(self.dim, dtype)
+        points = probe_points(self.dim, dtype)
+        return points if self.domain is None else self.domain.reflect(points)
 
     def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-        """Potential energy V(x)."""
-        return self._function(x)
+        """Potential energy V(x), plus infinity outside the domain."""
+        if self.domain is None:
+            return self._function(x)
+        inside = self.domain.contains(x)
+        # A function such as log(x) would give NaN outside, and its gradient there would spoil that of every point.
+        safe = torch.where(inside.unsqueeze(-1), x, self.domain.inside_like(x))
+        return torch.where(inside, self._function(safe), torch.inf)
 
     def gradient(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """grad V(x), by reverse-mode differentiation of the sum over points."""
@@ -107,12 +124,13 @@ class Quadratic(Potential):
     Args:
         mean: centre, (d,); a number for d = 1.
         precision: symmetric positive definite, (d, d); a number for d = 1.
+        domain: walls, as for Potential.
     """
 
-    def __init__(self, mean: Tensor | float, precision: Tensor | float) -> None:
+    def __init__(self, mean: Tensor | float, precision: Tensor | float, domain: Any = None) -> None:
         self.mean = as_tensor(mean, "mean").reshape(-1)
         self.precision = require_spd(precision, "precision", self.mean.numel(), ROTATES).to(self.mean)
-        super().__init__(self._energy, self.mean.numel())
+        super().__init__(self._energy, self.mean.numel(), domain)
 
     def _energy(self, x: Tensor) -> Tensor:
         centred = x - self.mean.to(x)
@@ -131,7 +149,8 @@ class Rotated(Potential):
     """V(x) = sum_i v((R x)_i): a product of one-dimensional problems seen in rotated coordinates.
 
     Args:
-        scalar_potential: a Potential of dimension one.
+        scalar_potential: a Potential of dimension one. If it has walls, they become walls of every coordinate, which
+            takes a rotation that only permutes and flips them.
         rotation: orthogonal, (d, d).
     """
 
@@ -142,7 +161,7 @@ class Rotated(Potential):
             raise InputError(f"scalar_potential must have dim 1, got dim {scalar_potential.dim}.")
         self.scalar_potential = scalar_potential
         self.rotation = require_orthogonal(rotation, "rotation")
-        super().__init__(self._energy, self.rotation.shape[0])
+        super().__init__(self._energy, self.rotation.shape[0], _rotated_walls(scalar_potential.domain, self.rotation))
 
     def _coordinates(self, x: Tensor) -> Tensor:
         return (x @ self.rotation.to(x).mT).unsqueeze(-1)
@@ -161,12 +180,27 @@ class Rotated(Potential):
         return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
 
 
+def _rotated_walls(domain: Domain | None, rotation: Tensor) -> Domain | None:
+    """The box in x that every (R x)_i in ``domain`` makes; there is one if R permutes and flips axes."""
+    if domain is None:
+        return None
+    ((low, high),) = domain.sides
+    flipped = rotation.round()
+    if not torch.allclose(rotation, flipped, atol=1e-8):
+        raise InputError(
+            "scalar_potential has a domain, whose walls this rotation turns away from the axes; give a rotation that "
+            "permutes or flips coordinates, or model the state in the rotated coordinates."
+        )
+    # Column j of a signed permutation has one entry: the sign with which x_j appears.
+    return Domain(tuple((low, high) if sign > 0 else (-high, -low) for sign in flipped.sum(0).tolist()))
+
+
 class _Separable(Potential):
     """sum_i v((R x)_i) with v, v', v'' in closed form; ``rotation`` None is the identity."""
 
-    def __init__(self, dim: int, rotation: Tensor | None) -> None:
+    def __init__(self, dim: int, rotation: Tensor | None, domain: Any = None) -> None:
         self.rotation = None if rotation is None else require_orthogonal(rotation, "rotation", dim)
-        super().__init__(self._energy, dim)
+        super().__init__(self._energy, dim, domain)
 
     def _value(self, u: Tensor) -> Tensor:
         raise TypeError("a separable potential defines its scalar value")
@@ -205,10 +239,11 @@ class DoubleWell(_Separable):
     Args:
         dim: state dimension d.
         rotation: orthogonal (d, d); None is the identity.
+        domain: walls, as for Potential, in the coordinates of x.
     """
 
-    def __init__(self, dim: int, rotation: Tensor | None = None) -> None:
-        super().__init__(dim, rotation)
+    def __init__(self, dim: int, rotation: Tensor | None = None, domain: Any = None) -> None:
+        super().__init__(dim, rotation, domain)
 
     def _value(self, u: Tensor) -> Tensor:
         return (u * u - 1).square()
@@ -226,10 +261,11 @@ class SineQuadratic(_Separable):
     Args:
         dim: state dimension d.
         rotation: orthogonal (d, d); None is the identity.
+        domain: walls, as for Potential, in the coordinates of x.
     """
 
-    def __init__(self, dim: int, rotation: Tensor | None = None) -> None:
-        super().__init__(dim, rotation)
+    def __init__(self, dim: int, rotation: Tensor | None = None, domain: Any = None) -> None:
+        super().__init__(dim, rotation, domain)
 
     def _value(self, u: Tensor) -> Tensor:
         return torch.sin(2 * math.pi * u) / math.pi + u * u / 4
@@ -245,7 +281,8 @@ class LogCosh(_Separable):
     """V(x) = -s^2 sum_i log cosh(kappa_i x_i), s^2 = 2/beta: the Benes diffusion, drift s^2 kappa tanh(kappa X).
 
     Exactly solvable (Benes 1981): with s^2 = 2/beta the law stays a cosh-tilted Gaussian. The potential has to know
-    beta for that; it is unbounded below, so there is no stationary law.
+    beta for that; it is unbounded below, so there is no stationary law. With walls it would not be solvable: for them
+    wrap it, ``Potential(LogCosh(kappa), d, domain=...)``.
 
     Args:
         kappa: steepness per coordinate, scalar or (d,), in inverse units of the state.
@@ -277,9 +314,10 @@ class GaussianMixture(Potential):
         means: (k, d); (k,) for d = 1.
         covariances: symmetric positive definite, (k, d, d); (k,) for d = 1.
         weights: positive, (k,); normalised here.
+        domain: walls, as for Potential.
     """
 
-    def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor) -> None:
+    def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor, domain: Any = None) -> None:
         given = as_tensor(means, "means")
         self.means = given.unsqueeze(-1) if given.ndim == 1 else given
         if self.means.ndim != 2:
@@ -299,7 +337,7 @@ class GaussianMixture(Potential):
         self.weights = self.weights / self.weights.sum()
         self.precisions = torch.linalg.inv(covariances)
         self._log_constants = self.weights.log() - 0.5 * torch.logdet(2 * math.pi * covariances)
-        super().__init__(self._energy, dim)
+        super().__init__(self._energy, dim, domain)
 
     def _log_components(self, x: Tensor) -> tuple[Tensor, Tensor]:
         centred = x.unsqueeze(-2) - self.means.to(x)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Size
 from torch.distributions import Distribution, Independent
 
+from jkofilter._typing import Points
 from jkofilter.errors import InputError
+from jkofilter.numerics.domain import Domain
+from jkofilter.numerics.linalg import gaussian_prior_moments
+
+OUTSIDE = 1e-6
+"""Mass beyond a wall that a prior may have."""
 
 
 def as_vector_prior(prior: Distribution, dim: int, names: str = "a torch.distributions.Distribution") -> Distribution:
@@ -38,3 +47,21 @@ def as_vector_prior(prior: Distribution, dim: int, names: str = "a torch.distrib
             f"batch_shape {batch}; use MultivariateNormal or Independent(..., 1)."
         )
     return prior
+
+
+def require_inside(prior: Distribution, draws: Points, domain: Domain) -> None:
+    """Raise InputError if a prior has mass outside a domain: exactly for a Gaussian, else by its draws (n, d)."""
+    moments = gaussian_prior_moments(prior)
+    if moments is None:
+        outside = (~domain.contains(draws)).double().mean().item()
+    else:
+        low, high = domain.corners(draws)
+        mean, deviation = moments[0].to(draws), torch.diagonal(moments[1]).to(draws).sqrt()
+        reach = torch.cat([mean - low, high - mean]) / torch.cat([deviation, deviation])
+        # Exact in one dimension; in more, what lies beyond several walls is counted for each.
+        outside = min(0.5 * torch.erfc(reach / math.sqrt(2)).sum().item(), 1.0)
+    if outside > OUTSIDE:
+        raise InputError(
+            f"prior has {outside:.2g} of its mass outside the domain {domain} of the potential; give one that stays "
+            "inside, such as Uniform(low, high) on an interval, or LogNormal or Gamma on a half-line."
+        )

@@ -11,6 +11,7 @@ from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.checks import positive_number
 from jkofilter.models.potentials import Potential
+from jkofilter.numerics.domain import Domain
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class LangevinSDE:
         """State dimension d."""
         return self.potential.dim
 
+    @property
+    def domain(self) -> Domain | None:
+        """The walls of the potential; None is R^d."""
+        return self.potential.domain
+
     def drift(self, x: Tensor) -> Tensor:
         """-grad V(x), (..., d)."""
         return -self.potential.gradient(x)
@@ -45,6 +51,16 @@ class LangevinSDE:
     def variance_rate(self) -> float:
         """2/beta: variance the noise adds to each coordinate per unit of time."""
         return 2.0 / float(self.beta)
+
+
+def refuse_walls(sde: LangevinSDE, name: str) -> None:
+    """Raise InputError if the potential has walls, which the method ``name`` would walk through."""
+    if sde.domain is not None:
+        instead = {1: "JKOFilter, GridFilter or ParticleFilter", 2: "GridFilter or ParticleFilter"}
+        raise InputError(
+            f"potential has the domain {sde.domain}, whose walls {name} does not know; use "
+            f"{instead.get(sde.dim, 'ParticleFilter')}."
+        )
 
 
 def require_finite_potential(sde: LangevinSDE, x: Points) -> None:

@@ -1,4 +1,4 @@
-"""Prior, diffusion and sensor together; and the simulator."""
+"""Prior, diffusion and sensor together."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
 from jkofilter.models.observation_checks import check_observation, checked_log_likelihood_shape
 from jkofilter.models.observations import ObservationModel
-from jkofilter.models.potential_checks import check_potential, trouble_around
-from jkofilter.models.priors import as_vector_prior
+from jkofilter.models.potential_checks import check_potential
+from jkofilter.models.priors import as_vector_prior, require_inside
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.numerics.draws import stream
-from jkofilter.numerics.threads import one_thread
-from jkofilter.numerics.time_grid import equal_steps
 
 _PROBES = 64
 """Draws of a prior that a model is tried out at."""
+
+_MANY = 20_000
+"""Draws of which none may lie outside the domain of the potential."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,19 @@ def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> Distribution
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
     vector = as_vector_prior(prior, sde.dim)
+    if sde.domain is not None:
+        require_inside(vector, probed_prior(vector, _MANY), sde.domain)
     check_potential(sde.potential, probed_prior(vector))
     return vector
 
 
-def probed_prior(prior: Distribution) -> Points:
+def probed_prior(prior: Distribution, n: int = _PROBES) -> Points:
     """Some draws of a prior to try a model out with, (n, d).
 
     Raises:
         InputError: it cannot be sampled, or its draws are not finite.
     """
-    return finite_draws(prior, _PROBES, stream(0, "probe"))
+    return finite_draws(prior, n, stream(0, "probe"))
 
 
 def finite_draws(prior: Distribution, n: int, generator: Generator) -> Points:
@@ -164,56 +166,3 @@ def prior_log_prob(prior: Distribution, x: Points) -> Scalars:
     if inside.any():
         value[inside] = prior.log_prob(x[inside]).detach().to(value)
     return value
-
-
-def euler_maruyama(sde: LangevinSDE, x: Tensor, duration: float, substep: float, generator: Generator) -> Tensor:
-    """``x`` (n, d) moved ``duration`` ahead in equal Euler-Maruyama steps of at most ``substep`` time units."""
-    if duration <= 0:
-        return x
-    steps, h = equal_steps(duration, substep)
-    scale = (sde.variance_rate() * h) ** 0.5
-    x = x.clone()
-    noise = torch.empty_like(x)
-    for _ in range(steps):
-        # In place on our own copy: allocations would cost more than the arithmetic.
-        x.sub_(sde.potential.gradient(x), alpha=h).add_(noise.normal_(generator=generator), alpha=scale)
-    return x
-
-
-@one_thread()
-def simulate(
-    model: StateSpaceModel, times: Tensor, seed: int = 0, substep: float = 1e-3, start: float | None = None
-) -> tuple[Tensor, ObservationSeries]:
-    """A hidden path and its readings, by Euler-Maruyama.
-
-    Args:
-        model: what to simulate.
-        times: increasing, at or after the start, (m,), in the SDE's unit of time.
-        seed: the same seed gives the same path and readings.
-        substep: largest Euler-Maruyama step, time.
-        start: when the prior holds; None is time zero, unless times lie so far from it that another must be meant.
-
-    Returns:
-        The path at ``times``, (m, d), and the readings.
-
-    Raises:
-        InputError: bad ``times`` or ``substep``, or the path leaves the finite numbers.
-    """
-    if not substep > 0:
-        raise InputError(f"substep must be positive, got {substep!r}.")
-    clock = checked_times(times, start=start)
-    generator = stream(seed, "simulation", model.device)
-    x = sample_prior(model.prior, 1, generator)
-    path, values, now = [], [], start or 0.0
-    for time in clock.tolist():
-        x = euler_maruyama(model.sde, x, time - now, substep, generator)
-        now = time
-        path.append(x[0])
-        values.append(model.observation.sample(x, generator)[0])
-    track = torch.stack(path)
-    if not torch.isfinite(track).all():
-        raise InputError(
-            trouble_around(model.sde.potential, probed_prior(model.prior))
-            or "substep is too long for this potential: the simulated path blew up; try a tenth of it."
-        )
-    return track, ObservationSeries(clock, torch.stack(values), start=start)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jkofilter._typing import Array
 from jkofilter.numerics.chang_cooper import Progress, Stepper, evolve
+from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
 _CORE = 12.0
@@ -49,7 +50,9 @@ PLANE = Reach(60.0, 45.0, 30.0, 2, 10.0, 3.0)
 """11 standard deviations of a Gaussian each way: cells are dear, and walls at exp(-30) are not felt."""
 
 
-def fit(log_density: LogDensity, grid: Grid, cells: tuple[int, ...], reach: Reach) -> tuple[Grid, Array]:
+def fit(
+    log_density: LogDensity, grid: Grid, cells: tuple[int, ...], reach: Reach, walls: Domain | None = None
+) -> tuple[Grid, Array]:
     """A grid that covers ``log_density`` and resolves it, searched from ``grid``.
 
     Args:
@@ -57,10 +60,12 @@ def fit(log_density: LogDensity, grid: Grid, cells: tuple[int, ...], reach: Reac
         grid: where the search starts.
         cells: asked for along each axis; the result has at least these, and ``reach.most`` times as many at most.
         reach: how far and how finely.
+        walls: beyond which the grid does not go.
 
     Returns:
         The grid, and the values at its centres, ``grid.shape``; all -inf where the search found no mass.
     """
+    grid = _within(grid, walls)
     for _ in range(_PASSES):
         value = log_density(grid.points).reshape(grid.shape)
         top = np.unravel_index(int(value.argmax()), value.shape)
@@ -71,13 +76,33 @@ def fit(log_density: LogDensity, grid: Grid, cells: tuple[int, ...], reach: Reac
         slack = float(value[top] - near[np.isfinite(near)].min())
         covered = value > value[top] - reach.depth - slack
         axes = tuple(
-            _fitted(axis, _along(covered, k), local_scale(value, k, axis.width), cells[k], reach)
+            _fitted(
+                axis,
+                _along(covered, k),
+                local_scale(value, k, axis.width),
+                cells[k],
+                reach,
+                may_grow=len(_open_sides(grid, k, walls)) < 2,
+            )
             for k, axis in enumerate(grid.axes)
         )
-        if axes == grid.axes:
+        wanted = _within(Grid(axes), walls)
+        if wanted == grid:
             return grid, value
-        grid = Grid(axes)
+        grid = wanted
     return grid, log_density(grid.points).reshape(grid.shape)
+
+
+def _within(grid: Grid, walls: Domain | None) -> Grid:
+    """``grid`` with its axes cut at the walls."""
+    if walls is None:
+        return grid
+    return Grid(
+        tuple(
+            axis._replace(low=max(axis.low, low), high=min(axis.high, high))
+            for axis, (low, high) in zip(grid.axes, walls.sides, strict=True)
+        )
+    )
 
 
 def _along(covered: Array, axis: int) -> Array:
@@ -85,11 +110,14 @@ def _along(covered: Array, axis: int) -> Array:
     return np.flatnonzero(covered.any(axis=tuple(k for k in range(covered.ndim) if k != axis)))
 
 
-def _fitted(axis: Axis, covered: Array, scale: float, asked: int, reach: Reach) -> Axis:
-    """``axis`` cut to the ``covered`` cells or grown beyond them; the very same where that would change little."""
+def _fitted(axis: Axis, covered: Array, scale: float, asked: int, reach: Reach, may_grow: bool) -> Axis:
+    """``axis`` cut to the ``covered`` cells or grown beyond them; the very same where that would change little.
+
+    With ``may_grow`` it grows whatever ``scale`` says.
+    """
     first, last = int(covered[0]), int(covered[-1])
     low, high = axis.low + (first - 1) * axis.width, axis.low + (last + 2) * axis.width
-    if axis.length < reach.widest(asked, scale):
+    if may_grow or axis.length < reach.widest(asked, scale):
         low -= 0.3 * axis.length * (first == 0)
         high += 0.3 * axis.length * (last == axis.cells - 1)
     else:
@@ -110,6 +138,7 @@ def follow(
     operator_on: Callable[[Grid], Stepper],
     cells: tuple[int, ...],
     reach: Reach,
+    walls: Domain | None = None,
 ) -> tuple[Grid, Array, int]:
     """Evolve a law to the end of ``progress`` on a grid that keeps it covered.
 
@@ -120,6 +149,7 @@ def follow(
         operator_on: builds the generator on a grid.
         cells: asked for along each axis.
         reach: how far and how finely.
+        walls: beyond which the grid does not go, and through which there is no flux.
 
     Returns:
         The grid in the end, the densities on it up to a factor, and how often the grid was changed.
@@ -129,17 +159,17 @@ def follow(
     while not progress.done:
         saved = replace(progress)
         after = evolve(operator, p, progress, _BLOCK)
-        depths = [_side_depth(after, k) for k in range(p.ndim)]
-        may_widen = _may_widen(grid, log(p), cells, reach)
+        depths = [_side_depth(after, k, _open_sides(grid, k, walls)) for k in range(p.ndim)]
+        may_widen = _may_widen(grid, log(p), cells, reach, walls)
         felt = [depth < reach.redo_above and may for depth, may in zip(depths, may_widen, strict=True)]
         if any(felt):
-            # The wall has been felt: these steps are taken again from where they began, on a wider grid.
+            # The end of the grid has been felt: these steps are taken again from where they began, on a wider grid.
             progress.__dict__.update(saved.__dict__)
             axes = [
                 _doubled(axis, reach.most * asked) if wall else axis
                 for axis, asked, wall in zip(grid.axes, cells, felt, strict=True)
             ]
-            wider = Grid(tuple(axes))
+            wider = _within(Grid(tuple(axes)), walls)
             log_density = interpolant(grid, log(p), closed=False)(wider.points).reshape(wider.shape)
             grid = wider
         else:
@@ -151,7 +181,7 @@ def follow(
             ]
             if progress.done or all(good):
                 continue
-            grid, log_density = fit(interpolant(grid, log(p), closed=False), grid, cells, reach)
+            grid, log_density = fit(interpolant(grid, log(p), closed=False), grid, cells, reach, walls)
         p = np.exp(log_density - log_density.max())
         operator = operator_on(grid)
         regrids += 1
@@ -162,11 +192,14 @@ def _doubled(axis: Axis, most: int) -> Axis:
     return Axis(axis.low - 0.5 * axis.length, axis.high + 0.5 * axis.length, min(2 * axis.cells, most))
 
 
-def _may_widen(grid: Grid, log_density: Array, cells: tuple[int, ...], reach: Reach) -> list[bool]:
+def _may_widen(
+    grid: Grid, log_density: Array, cells: tuple[int, ...], reach: Reach, walls: Domain | None
+) -> list[bool]:
+    """Which axes may get longer: those that stay resolved, and those at a wall, where a law may bend without bound."""
     scales = [local_scale(log_density, k, axis.width) for k, axis in enumerate(grid.axes)]
     return [
-        axis.length < 0.5 * reach.widest(asked, scale)
-        for axis, asked, scale in zip(grid.axes, cells, scales, strict=True)
+        len(_open_sides(grid, k, walls)) < 2 or axis.length < 0.5 * reach.widest(cells[k], scales[k])
+        for k, axis in enumerate(grid.axes)
     ]
 
 
@@ -175,9 +208,17 @@ def _is_tight(loose: Array, axis: Axis) -> bool:
     return bool(loose[-1] - loose[0] > 0.7 * axis.cells)
 
 
-def _side_depth(p: Array, axis: int) -> float:
-    """Nats from the maximum of ``p`` down to the highest value on the two sides across ``axis``."""
-    side = float(np.take(p, [0, -1], axis=axis).max())
+def _open_sides(grid: Grid, axis: int, walls: Domain | None) -> list[int]:
+    """Indices along ``axis`` of those of its two sides that are no walls."""
+    if walls is None:
+        return [0, -1]
+    (low, high), own = walls.sides[axis], grid.axes[axis]
+    return [index for index, free in ((0, own.low > low), (-1, own.high < high)) if free]
+
+
+def _side_depth(p: Array, axis: int, sides: list[int]) -> float:
+    """Nats from the maximum of ``p`` down to the highest value on some of the two sides across ``axis``."""
+    side = float(np.take(p, sides, axis=axis).max()) if sides else 0.0
     return -math.log(side / p.max()) if side > 0 else math.inf
 
 

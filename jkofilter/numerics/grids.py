@@ -11,6 +11,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator, RectBivariateSpline
 
 from jkofilter._typing import Array
+from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.mesh import continue_log_density, fill_zeros
 
 LogDensity: TypeAlias = Callable[[Array], Array]
@@ -72,15 +73,17 @@ class Grid:
         return np.stack([centre.reshape(-1) for centre in centres], axis=-1)
 
 
-def interpolant(grid: Grid, log_density: Array, closed: bool) -> LogDensity:
+def interpolant(grid: Grid, log_density: Array, closed: bool, walls: Domain | None = None) -> LogDensity:
     """A function giving the log density anywhere from its values at the cell centres.
 
     Args:
         grid: of one or two axes.
         log_density: ``grid.shape``, any additive constant; -inf where there is no mass.
         closed: whether it is -inf beyond the grid; else the tails are continued.
+        walls: beyond which it is -inf.
     """
-    return (_on_line if len(grid.axes) == 1 else _on_plane)(grid, log_density, closed)
+    everywhere = (_on_line if len(grid.axes) == 1 else _on_plane)(grid, log_density, closed)
+    return everywhere if walls is None else lambda x: np.where(walls.holds(x), everywhere(x), -np.inf)
 
 
 def _on_line(grid: Grid, log_density: Array, closed: bool) -> LogDensity:

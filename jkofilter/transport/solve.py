@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from jkofilter.errors import InputError
 from jkofilter.models.checks import require_non_negative, require_positive
-from jkofilter.models.sde import LangevinSDE, require_finite_potential
+from jkofilter.models.sde import LangevinSDE, refuse_walls, require_finite_potential
 from jkofilter.models.state_space import require_prior_and_sde
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import one_thread
@@ -65,6 +65,7 @@ def solve_jko(
     past = prior if isinstance(prior, JKOFlow) else None
     law = prior.prior if isinstance(prior, JKOFlow) else prior
     law = require_prior_and_sde(law, sde)
+    refuse_walls(sde, "solve_jko")
     check_pool(pool, sde.dim)
     draws = prior_draws(law, pool, stream(seed, "pool"))
     base = prior_pool(law, draws)

@@ -1,0 +1,88 @@
+"""Where a law may go: not where the potential is infinite, and not over a jump that its gradient does not see."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jkofilter._typing import Points, State
+from jkofilter.errors import FilterError
+from jkofilter.models.potential_checks import trouble_around
+from jkofilter.models.sde import LangevinSDE
+
+_HALVINGS, _LASTS, _FELT = 40, 0.5, 0.1
+
+
+def require_finite(sde: LangevinSDE, x: Points) -> None:
+    """Raise FilterError unless the potential is finite at all points (n, d)."""
+    with torch.no_grad():
+        value = sde.potential(x)
+    if not torch.isfinite(value).all():
+        raise _infinite(sde, x[~torch.isfinite(value)][0])
+
+
+def require_reachable(sde: LangevinSDE, before: State, after: State) -> None:
+    """Raise FilterError if the potential is infinite, or jumps, between two points (d,)."""
+    require_finite(sde, torch.stack([before, after]))
+    jump = jump_between(sde, before, after)
+    if jump is not None:
+        size, at = jump
+        raise FilterError(
+            f"the potential jumps by {size:g} near {_at(at)}, which its gradient does not show: smooth the jump over "
+            "some width, or use GridFilter with cells narrow for it."
+        )
+
+
+def require_all_reachable(sde: LangevinSDE, before: Points, after: Points) -> None:
+    """``require_reachable`` for the pair, of points (n, d) before and after a short move, that looks worst."""
+    with torch.no_grad():
+        change = sde.potential(after) - sde.potential(before)
+    slope = 0.5 * ((sde.potential.gradient(before) + sde.potential.gradient(after)) * (after - before)).sum(-1)
+    missed = (change - slope).abs().nan_to_num(nan=torch.inf)
+    worst = int(missed.argmax())
+    if missed[worst] * float(sde.beta) < _FELT:
+        return
+    require_reachable(sde, before[worst], after[worst])
+
+
+def jump_between(sde: LangevinSDE, before: State, after: State) -> tuple[float, State] | None:
+    """Size and place of a finite jump of V on the way from one point (d,) to another, or None.
+
+    The change of V that the gradients at both ends do not explain vanishes with the length of the way, unless V jumps.
+    """
+    low, high = before, after
+    missed = first = _missed(sde, low, high)
+    for _ in range(_HALVINGS):
+        if abs(missed) * float(sde.beta) < _FELT or abs(missed) < _LASTS * abs(first):
+            return None
+        middle = 0.5 * (low + high)
+        left, right = _missed(sde, low, middle), _missed(sde, middle, high)
+        low, high, missed = (low, middle, left) if abs(left) > abs(right) else (middle, high, right)
+    return abs(missed), 0.5 * (low + high)
+
+
+def _missed(sde: LangevinSDE, low: State, high: State) -> float:
+    ends = torch.stack([low, high])
+    with torch.no_grad():
+        value = sde.potential(ends)
+    slope = 0.5 * sde.potential.gradient(ends).sum(0) @ (high - low)
+    missed = (value[1] - value[0] - slope).item()
+    return missed if math.isfinite(missed) else 0.0
+
+
+def _infinite(sde: LangevinSDE, at: Tensor) -> FilterError:
+    trouble = trouble_around(sde.potential, at.unsqueeze(0))
+    if "gradient" in trouble:
+        return FilterError(trouble)
+    if not torch.isfinite(at).all():
+        return FilterError("the law leaves the finite numbers: the potential is NaN, or pushes outwards without bound.")
+    return FilterError(
+        f"the law reaches where the potential is infinite or NaN, near {_at(at)}: give Potential(..., domain=...) with "
+        "the interval or box on which it is finite."
+    )
+
+
+def _at(x: Tensor) -> str:
+    return f"x = {x.item():g}" if x.numel() == 1 else "x = (" + ", ".join(f"{u:g}" for u in x.tolist()) + ")"
