@@ -377,3 +377,10 @@ def test_unscented_filter_says_when_its_law_meets_a_wall_or_a_jump_only_if_it_do
     predicted(jf.UnscentedKalmanFilter(far), 0.01)
     with pytest.raises(jf.FilterError, match="jumps by 20"):
         predicted(jf.UnscentedKalmanFilter(far), 3.0)
+
+
+def test_calibrate_does_not_convict_an_exact_filter_in_a_sharp_well() -> None:
+    """90% intervals of the Kalman filter hold the truth 90 times of 100: within four standard errors of 400 cases."""
+    exact = jf.KalmanFilter(model(jf.Quadratic(t([0.0]), t([[1000.0]])), var=1e-3, r=1e-3))
+    found = jf.calibrate(exact, [0.01, 0.02, 0.03, 0.04], 100)
+    assert found.coverage(0.9) == pytest.approx(0.9, abs=4 * math.sqrt(0.09 / 400))

@@ -70,7 +70,7 @@ def calibrate(
     times: Any,
     runs: int = 200,
     seed: int = 0,
-    substep: float = 1e-3,
+    substep: float | None = None,
     on_run: Callable[[int], None] = lambda run: None,
 ) -> Calibration:
     """Simulate paths and readings from the filter's own model, and rank the truths within its beliefs.
@@ -80,7 +80,7 @@ def calibrate(
         times: of the readings, increasing, (m,), in the SDE's unit.
         runs: how many simulations; coverage is known to about 0.3 / sqrt(runs).
         seed: zero or more; another seed gives other simulations.
-        substep: longest Euler-Maruyama step of the simulation.
+        substep: longest step of the simulation, time; None chooses steps from the curvature.
         on_run: called after every run with its number.
 
     Raises:

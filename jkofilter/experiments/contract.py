@@ -120,13 +120,13 @@ class Calibrated:
     Attributes:
         filter: what is put to the test.
         times: of the readings, (m,), in the SDE's unit.
-        substep: longest Euler-Maruyama step of the simulations.
+        substep: longest step of the simulations, time; None leaves it to them.
         title: of the problem.
     """
 
     filter: Filter
     times: Float[Tensor, " m"]
-    substep: float
+    substep: float | None
     title: str
 
 

@@ -1,4 +1,4 @@
-"""Methods of flow studies: JKO flows, Euler-Maruyama particles, and the published baselines."""
+"""Methods of flow studies: JKO flows, particles, and the published baselines."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def jko(
     return carry
 
 
-def particles(substep: float = 1e-3, count: int | None = None) -> Method:
-    """Euler-Maruyama particles with a Gaussian kernel estimate, as a method.
+def particles(substep: float | None = None, count: int | None = None) -> Method:
+    """Particles with a Gaussian kernel estimate, as a method.
 
     Args:
-        substep: in the SDE's unit of time.
+        substep: longest step, in the SDE's unit of time; None chooses steps from the curvature.
         count: how many; None takes as many as the first method's processor time allows, at most MAX_PARTICLES, which
             keeps the evaluation of the kernel estimate affordable. It fails where that time is not known.
     """

@@ -46,7 +46,7 @@ class Scenario(Commanded):
         series: real readings, the same for every seed; or None. Give one of the two.
         until: predict on to this time, in the SDE's unit; None ends at the last reading.
         seeds: how many seeds, 0 to seeds - 1; they drive the simulation and the random filters.
-        substep: longest Euler-Maruyama step of the simulation.
+        substep: longest step of the simulation, time; None chooses steps from the curvature.
         description: one sentence.
         time_label: axis label with unit.
         state_label: axis label with unit.
@@ -68,7 +68,7 @@ class Scenario(Commanded):
     series: ObservationSeries | None = None
     until: float | None = None
     seeds: int = 1
-    substep: float = 1e-3
+    substep: float | None = None
     description: str = ""
     time_label: str = "time"
     state_label: str = "state"

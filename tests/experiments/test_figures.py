@@ -17,6 +17,7 @@ from jkofilter.baselines import particle_flow
 from jkofilter.experiments import runs
 from jkofilter.experiments.flow_study import stationary_share
 from jkofilter.experiments.sweep.runner import run_here
+from jkofilter.models.motion import Moved
 
 REFERENCE = Fixed(0.0, 1.0, gains=(-1.0, -2.0))
 OTHER = Fixed(1.0, 4.0, gains=(-1.5, -2.0), ess=(40.0, 90.0))
@@ -136,16 +137,16 @@ def test_particles_of_a_flow_get_the_first_methods_processor_time(
 ) -> None:
     """A particle's step takes a microsecond, the way 50 of them, the first method 1.5 s: 30,000 particles."""
 
-    def moved(sde: Any, x: torch.Tensor, duration: float, substep: float, generator: Any) -> torch.Tensor:
+    def moved(sde: Any, x: torch.Tensor, duration: float, generator: Any, substep: float) -> Moved:
         clock.takes(0.0, 1e-6 * len(x) * round(duration / substep))()
-        return x
+        return Moved(x, round(duration / substep), 0, 0.0)
 
     def lead(case: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
         assert seconds == 0.0
         clock.takes(40.0, 1.5)()
         return jf.Carried(lambda time: jf.GaussianBelief(time, 0 * ONE[0], ONE))
 
-    monkeypatch.setattr(particle_flow, "euler_maruyama", moved)
+    monkeypatch.setattr(particle_flow, "move", moved)
     assert particle_flow.affordable_particles(NORMAL, MODEL.sde, 0.5, 0.01, 6.0) == pytest.approx(120_000)
     case = jf.FlowCase("one", NORMAL, MODEL.sde, (0.5,), samples=20)
     records = made(jf.FlowStudy("flow", [case], {"lead": lead, "particles": jf.particles(0.01)}))

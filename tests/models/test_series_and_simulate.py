@@ -99,7 +99,7 @@ def test_simulate_leaves_the_global_generators_alone(ou_model: jf.StateSpaceMode
 
 
 def test_simulated_ornstein_uhlenbeck_has_its_moments() -> None:
-    """4,000 independent coordinates stand for 4,000 paths; Euler-Maruyama at 5e-3 is off by at most rate * 5e-3 / 2."""
+    """4,000 independent coordinates stand for 4,000 paths; Heun at 5e-3 is off by less than rate * 5e-3 / 2."""
     n, rate, beta, times = 4_000, 1.3, 1.7, [0.0, 0.2, 0.9]
     mean, sd = torch.full((n,), -0.5).double(), torch.full((n,), 0.8).double()
     model = jf.StateSpaceModel(

@@ -1,4 +1,4 @@
-"""Euler-Maruyama against the moments of its own recursion, where steps do not divide the time."""
+"""Moves by a substep of the user's own against the moments of Heun's recursion, where steps do not divide the time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import jkofilter as jf
-from jkofilter.models.state_space import euler_maruyama, prior_log_prob, sample_prior
+from jkofilter.models.motion import move
+from jkofilter.models.state_space import prior_log_prob, sample_prior
 
 N = 20_000
 
@@ -18,7 +19,7 @@ def moved(rate: float, beta: float, duration: float, substep: float, start: floa
     """20,000 points from ``start`` under V = rate x^2 / 2."""
     sde = jf.LangevinSDE(jf.Potential(lambda x: 0.5 * rate * x.square().sum(-1), 1), beta)
     x = torch.full((N, 1), start, dtype=torch.float64)
-    after = euler_maruyama(sde, x, duration, substep, torch.Generator().manual_seed(0))
+    after = move(sde, x, duration, torch.Generator().manual_seed(0), substep).points
     assert (x == start).all()
     return after
 
@@ -39,19 +40,21 @@ def test_noise_is_that_of_the_steps_taken_not_of_the_longest_allowed() -> None:
     [(0.25, 0.1, 3), (0.3, 0.1, 3), (0.7, 0.1, 7), (0.31, 0.1, 4), (0.05, 0.1, 1)],
 )
 def test_moments_are_those_of_the_recursion(duration: float, substep: float, steps: int) -> None:
-    """x' = (1 - a h) x + sqrt(2 h / beta) z with h = duration / steps."""
+    """x' = (1 - a h + (a h)^2 / 2) x + (1 - a h / 2) sqrt(2 h / beta) z with h = duration / steps."""
     rate, beta, h = 3.0, 2.5, duration / steps
     mean, variance = 2.0, 0.0
     for _ in range(steps):
-        mean, variance = (1 - rate * h) * mean, (1 - rate * h) ** 2 * variance + 2 * h / beta
+        factor = 1 - rate * h + (rate * h) ** 2 / 2
+        mean, variance = factor * mean, factor**2 * variance + (1 - rate * h / 2) ** 2 * 2 * h / beta
     check(moved(rate, beta, duration, substep), mean, variance)
 
 
 def test_a_duration_that_rounding_puts_just_above_whole_steps_takes_no_step_more() -> None:
-    """.1 + .2 is .30000000000000004: three steps of .1 leave (1 - .1)^3 of the start, four would leave .732."""
+    """.1 + .2 is .30000000000000004: three steps of .1 leave (1 - .1 + .005)^3 of the start."""
     sde = jf.LangevinSDE(jf.Quadratic([0.0], [[1.0]]), beta=1e30)
-    after = euler_maruyama(sde, torch.ones(1, 1).double(), 0.1 + 0.2, 0.1, torch.Generator().manual_seed(0))
-    assert after.item() == pytest.approx(0.9**3, abs=1e-12)
+    after = move(sde, torch.ones(1, 1).double(), 0.1 + 0.2, torch.Generator().manual_seed(0), 0.1)
+    assert after.points.item() == pytest.approx(0.905**3, abs=1e-12)
+    assert after.steps == 3
 
 
 def test_prior_draws_are_fresh_each_time_and_follow_their_generator() -> None:
