@@ -216,9 +216,9 @@ LOUD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "decades": (lambda: jf.ObservationSeries([1950, 1960, 1970], [1, 2, 3]), r"^times start at 1950.* give start="),
     "one reading after 1.5e9": (_far(jf.KalmanFilter), r"^series has its first .* start= near"),
-    "a duration of 1.5e9, particles": (_long(jf.ParticleFilter), r"^duration is .* longer substep"),
-    "a duration of 1.5e9, ensemble": (_long(jf.EnsembleKalmanFilter), r"^duration is .* longer substep"),
-    "a duration of 1.5e9, unscented": (_long(jf.UnscentedKalmanFilter), r"^duration is .* longer substep"),
+    "a duration of 1.5e9, particles": (_long(jf.ParticleFilter), r"^duration is .* relaxation times"),
+    "a duration of 1.5e9, ensemble": (_long(jf.EnsembleKalmanFilter), r"^duration is .* relaxation times"),
+    "a duration of 1.5e9, unscented": (_long(jf.UnscentedKalmanFilter), r"^duration is .* relaxation times"),
     "a duration of 1.5e9, grid": (_long(jf.GridFilter), r"^duration is .* longer step"),
     "a duration of 1.5e9, JKO": (_long(jf.JKOFilter), r"^duration is .* longer step"),
     "a duration that is one": (

@@ -207,6 +207,7 @@ MOVERS = {
     "simulate": lambda m: jf.simulate(m, np.arange(1.0, 40.0)),
     "simulate, own substep": lambda m: jf.simulate(m, np.arange(1.0, 40.0), substep=1e-2),
     "particle flow": lambda m: jf.solve_particles(m.prior, m.sde, [20.0], particles=1_000),
+    "JKO flow": lambda m: jf.solve_jko(m.prior, m.sde, 5.0, step=0.25, pool=128),
 }
 LOUD = [(well, r"infinite.*domain="), (high_jump, "jumps by 20"), (step_of_one, "jumps by 1")]
 

@@ -174,20 +174,34 @@ def checked_duration(duration: float) -> float:
     return value
 
 
-def require_countable(duration: float, step: float | None, name: str, most: float = MOST_STEPS) -> None:
+def require_countable(duration: float, step: float, name: str, most: float = MOST_STEPS) -> None:
     """Raise InputError where steps of the setting called ``name`` would be too many for anyone to wait for.
 
     Args:
         duration: of the prediction.
-        step: longest step; None where it is chosen as it goes.
+        step: longest step.
         name: of the setting that holds it, for the message.
         most: how many steps are not questioned.
     """
-    if step is not None and duration > most * step:
+    if duration > most * step:
         raise InputError(
-            f"duration is {duration:.10g}, more than {most:.0e} steps of {name} {step:g}; if the clock starts "
-            f"elsewhere give the series start=, if it counts another unit convert the times, else give a longer {name}."
+            f"duration is {duration:.10g}, more than {most:.0e} steps of {name} {step:g}; {_UNITS}, else give a longer "
+            f"{name}."
         )
+
+
+def require_short(duration: float, model: StateSpaceModel, substep: float | None) -> None:
+    """Raise InputError where a prediction would take a million steps, or as many relaxation times of the potential."""
+    if substep is not None:
+        require_countable(duration, substep, "substep")
+    elif duration * model.relaxation_rate > MOST_STEPS:
+        raise InputError(
+            f"duration is {duration:.10g}, more than {MOST_STEPS:.0e} relaxation times of the potential, "
+            f"{1 / model.relaxation_rate:g} each; {_UNITS}, else start anew from the stationary law."
+        )
+
+
+_UNITS = "if the clock starts elsewhere give the series start=, if it counts another unit convert the times"
 
 
 def checked_reading(y: Tensor, model: StateSpaceModel) -> Tensor | None:

@@ -17,7 +17,6 @@ from jkofilter.filters.contract import Filter, failed
 from jkofilter.filters.result import FilterResult
 from jkofilter.models.checks import as_number
 from jkofilter.models.series import ObservationSeries
-from jkofilter.models.state_space import relaxation_rate
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import one_thread
 
@@ -129,7 +128,7 @@ def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:
     """Raise InputError where the prior would be forgotten a thousand times over before the first reading."""
     if not series.start_assumed:
         return
-    relaxations = series.times[0].item() * relaxation_rate(filter.model)
+    relaxations = series.times[0].item() * filter.model.relaxation_rate
     if relaxations > FORGOTTEN:
         raise InputError(
             f"series has its first reading at {series.times[0].item():.10g}, some {relaxations:.0g} relaxation times "

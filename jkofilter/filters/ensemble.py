@@ -17,9 +17,9 @@ from jkofilter.filters.checks import (
     coarse_note,
     predicting,
     present_reading,
-    require_countable,
     require_gaussian_noise,
     require_model,
+    require_short,
     require_substep,
     updating,
 )
@@ -78,7 +78,7 @@ class EnsembleKalmanFilter(Runnable):
         return predicting(belief, ParticleBelief, duration, step)
 
     def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
-        require_countable(duration, self.substep, "substep")
+        require_short(duration, self.model, self.substep)
         moved = move(self.model.sde, now.particles, duration, generator, self.substep)
         after = self._belief(now.time + duration, moved.points, now.log_evidence)
         details = {"steps": float(moved.steps), "split": float(moved.split)}

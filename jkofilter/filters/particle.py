@@ -18,8 +18,8 @@ from jkofilter.filters.checks import (
     coarse_note,
     occasion,
     predicting,
-    require_countable,
     require_model,
+    require_short,
     require_substep,
     updating,
 )
@@ -100,7 +100,7 @@ class ParticleFilter(Runnable):
         return predicting(belief, ParticleBelief, duration, step)
 
     def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
-        require_countable(duration, self.substep, "substep")
+        require_short(duration, self.model, self.substep)
         x, log_weights, resampled = self._survivors(now, generator)
         sde = self.model.sde
         step, means = 0.0, None

@@ -20,9 +20,9 @@ from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     predicting,
     present_reading,
-    require_countable,
     require_gaussian_noise,
     require_model,
+    require_short,
     require_substep,
     updating,
 )
@@ -97,7 +97,7 @@ class UnscentedKalmanFilter(Runnable):
         return predicting(belief, GaussianBelief, duration, self._later)
 
     def _later(self, now: GaussianBelief, duration: float) -> tuple[GaussianBelief, StepInfo]:
-        require_countable(duration, self.substep, "substep")
+        require_short(duration, self.model, self.substep)
         span = f"between time {now.time:g} and {now.time + duration:g}"
         try:
             if self.substep is None:

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import FilterError
+from jkofilter.models.potential_checks import nan_branch_around
 from jkofilter.models.reach import require_all_reachable, require_finite, require_reachable
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import standard_normal
@@ -82,15 +83,12 @@ def move(sde: LangevinSDE, x: Points, duration: float, generator: Generator, sub
     Raises:
         FilterError: points reach where the potential is infinite or jumps, or the steps that it needs are too short.
     """
-    if duration <= 0:
-        return Moved(x, 0, 0, 0.0)
-    mover = _Mover(sde, generator)
-    return mover.fixed(x, duration, substep) if substep else mover.free(x, duration)
+    return Mover(sde, generator).move(x, duration, substep)
 
 
 def resolved_step(sde: LangevinSDE, x: Points, longest: float, generator: Generator) -> float:
     """A step of at most ``longest`` units of time along which the potential hardly bends, for points (n, d)."""
-    return _Mover(sde, generator).resolved(x, longest)
+    return Mover(sde, generator).resolved(x, longest)
 
 
 def last_step(sde: LangevinSDE, x: Points, step: float, generator: Generator) -> Points:
@@ -104,7 +102,7 @@ def last_step(sde: LangevinSDE, x: Points, step: float, generator: Generator) ->
         FilterError: a point is carried out of the finite numbers.
     """
     x = reflected(sde, x + math.sqrt(step / float(sde.beta)) * standard_normal(x, generator))
-    return _flow(_Mover(sde, generator).stepper(_heun(x), math.inf), x, step, generator)
+    return _flow(Mover(sde, generator).stepper(_heun(x), math.inf), x, step, generator)
 
 
 def reflected(sde: LangevinSDE, x: Points) -> Points:
@@ -130,60 +128,77 @@ def _flow(
     return after
 
 
-class _Mover:
-    """One move: what it moves by, and its counts."""
+class Mover:
+    """Moves points again and again: a plan serves until it is used up."""
 
     def __init__(self, sde: LangevinSDE, generator: Generator) -> None:
         self.sde, self.generator = sde, generator
-        self.steps, self.split, self.unresolved = 0, 0, 0.0
+        self.plan: _Plan | None = None
+        self.left, self.split, self.split_before = 0, 0, 0
 
-    def fixed(self, x: Points, duration: float, substep: float) -> Moved:
-        """Equal steps of at most ``substep``."""
+    def move(self, x: Points, duration: float, substep: float | None = None) -> Moved:
+        """As the function ``move``."""
+        if duration <= 0:
+            return Moved(x, 0, 0, 0.0)
+        self.split = self.split_before = 0
+        try:
+            moved = self._fixed(x, duration, substep) if substep else self._free(x, duration)
+            require_finite(self.sde, moved.points)
+        except FilterError as error:
+            trouble = nan_branch_around(self.sde.potential, x)
+            if trouble:
+                raise FilterError(trouble) from error
+            raise
+        return moved
+
+    def _fixed(self, x: Points, duration: float, substep: float) -> Moved:
+        """Equal Heun steps of at most ``substep``."""
         count, h = equal_steps(duration, substep)
-        stepper = self.stepper(_heun(x))
+        stepper, unresolved = self.stepper(_heun(x)), 0.0
         for k in range(count):
+            before = x
             watch = k % _BLOCK == 0 or len(x) < _PLANNERS
-            after, unresolved = stepper.step(x, h, stepper.noise(x, h, self.generator), self.generator, watch)
-            if watch:
-                worst = int(torch.nan_to_num(unresolved, nan=torch.inf).argmax())
-                if not unresolved[worst] <= SPLIT:
-                    require_reachable(self.sde, x[worst], after[worst])
-            x = after
-            self.unresolved += unresolved.clamp(max=SPLIT).mean().item()
-        if not torch.isfinite(x).all():
-            raise FilterError(
-                f"substep {substep:g} is too long for this potential: a point blew up; leave it None, and it is chosen."
-            )
-        require_finite(self.sde, x)
-        return Moved(x, count, 0, self.unresolved / count)
-
-    def free(self, x: Points, duration: float) -> Moved:
-        """Planned steps."""
-        remaining, last, growth = duration, duration, 1.0
-        while remaining > 0:
-            plan = self._plan(x, min(remaining, growth * last))
-            left = math.ceil(remaining / plan.step * (1 - 1e-9))
-            # The first steps may be short because the law comes in from far.
-            if left > _MOST_STEPS and self.steps > _PATIENCE:
+            x, missed = stepper.step(x, h, stepper.noise(x, h, self.generator), self.generator, watch)
+            if not torch.isfinite(x).all():
                 raise FilterError(
-                    f"the potential bends so sharply where the law is that {remaining:g} units of time take {left} "
+                    f"substep {substep:g} is too long for this potential: a point blew up; leave it None, and it is "
+                    "chosen."
+                )
+            if watch:
+                require_all_reachable(self.sde, before[:_TOGETHER], x[:_TOGETHER])
+            unresolved += missed.clamp(max=SPLIT).mean().item()
+        return Moved(x, count, 0, unresolved / count)
+
+    def _free(self, x: Points, duration: float) -> Moved:
+        """Planned steps."""
+        remaining, steps, unresolved = duration, 0, 0.0
+        while remaining > 0:
+            plan, fresh = self._current_plan(x, remaining)
+            ahead = math.ceil(remaining / plan.step * (1 - 1e-9))
+            # The first steps may be short because the law comes in from far.
+            if ahead > _MOST_STEPS and steps > _PATIENCE:
+                raise FilterError(
+                    f"the potential bends so sharply where the law is that {remaining:g} units of time take {ahead} "
                     "steps; shorten the gap or smooth the potential."
                 )
-            last = remaining / left
-            taken, before, start = 0, self.split, x
-            while taken < min(left, _BLOCK):
-                x, mean = self._step(plan.stepper, x, last, plan.watch or taken == 0 or len(x) < _PLANNERS)
-                taken += 1
-                if taken == 1:
-                    require_all_reachable(self.sde, start[:_TOGETHER], x[:_TOGETHER])
-                self.unresolved += mean
-                if not mean <= _SURPRISE * ACCURATE:
-                    break
-            growth = _GROWTH if self.split - before <= _CROWD * taken * len(x) else 0.5
-            self.steps += taken
-            remaining = remaining - taken * last if taken < left else 0.0
-        require_finite(self.sde, x)
-        return Moved(x, self.steps, self.split, self.unresolved / self.steps)
+            h, before = remaining / ahead, x
+            x, missed = self._step(plan.stepper, x, h, plan.watch or fresh or len(x) < _PLANNERS)
+            if fresh:
+                require_all_reachable(self.sde, before[:_TOGETHER], x[:_TOGETHER])
+            self.left = self.left - 1 if missed <= _SURPRISE * ACCURATE else 0
+            steps, unresolved = steps + 1, unresolved + missed
+            remaining = remaining - h if ahead > 1 else 0.0
+        return Moved(x, steps, self.split, unresolved / steps)
+
+    def _current_plan(self, x: Points, remaining: float) -> tuple[_Plan, bool]:
+        """The plan for the next step, and whether it was made for it: the last one serves for a block of steps."""
+        last, fresh = self.plan, self.plan is None or self.left == 0
+        if last is None or fresh:
+            crowded = self.split - self.split_before > _CROWD * _BLOCK * len(x)
+            growth = 0.5 if crowded else _GROWTH
+            self.plan = last = self._plan(x, remaining if last is None else min(remaining, growth * last.step))
+            self.left, self.split_before = _BLOCK, self.split
+        return last, fresh
 
     def stepper(self, linear: Linear, beta: float | None = None) -> Stepper:
         """With the noise of another temperature, if one is given."""

@@ -85,14 +85,24 @@ def trouble_around(potential: Potential, points: Points) -> str:
         potential: V.
         points: of the law before it broke down, (n, d); they are looked at as they are and spread out.
     """
-    some = points[torch.isfinite(points).all(-1)][:ENTRIES]
-    if len(some) == 0:
-        return ""
-    centre = some.mean(0)
-    spread = torch.cat([centre + factor * (some - centre) for factor in AROUND])
+    spread = _around(points)
+    branch = nan_branch_around(potential, points)
+    if branch or not torch.isnan(potential(spread)).any():
+        return branch
+    return "potential is NaN around the law; give a function that is finite wherever the law may come."
+
+
+def nan_branch_around(potential: Potential, points: Points) -> str:
+    """As ``trouble_around``, of the gradient alone."""
+    spread = _around(points)
     value, gradient = potential(spread).detach(), potential.gradient(spread).detach()
     if torch.isnan(gradient[torch.isfinite(value)]).any():
         return f"potential has a NaN gradient around the law where its value is finite: {BRANCHES}."
-    if torch.isnan(value).any():
-        return "potential is NaN around the law; give a function that is finite wherever the law may come."
     return ""
+
+
+def _around(points: Points) -> Points:
+    """The finite ones of some points as they are and spread out."""
+    some = points[torch.isfinite(points).all(-1)][:ENTRIES]
+    centre = some.mean(0)
+    return torch.cat([centre + factor * (some - centre) for factor in AROUND])

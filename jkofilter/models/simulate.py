@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from jkofilter.errors import FilterError, InputError
-from jkofilter.models.motion import COARSE, move
+from jkofilter.models.motion import COARSE, Mover
+from jkofilter.models.potential_checks import nan_branch_around
 from jkofilter.models.series import ObservationSeries, checked_times
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.state_space import StateSpaceModel, probed_prior, sample_prior
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import one_thread
 
@@ -44,12 +45,16 @@ def simulate(
     clock = checked_times(times, start=start)
     generator = stream(seed, "simulation", model.device)
     x = sample_prior(model.prior, 1, generator)
+    mover = Mover(model.sde, generator)
     path, values, now, steps, coarse = [], [], start or 0.0, 0, 0.0
     for time in clock.tolist():
         try:
-            moved = move(model.sde, x, time - now, generator, substep)
+            moved = mover.move(x, time - now, substep)
         except FilterError as error:
-            raise InputError(f"potential cannot be simulated between time {now:g} and {time:g}: {error}") from error
+            trouble = nan_branch_around(model.sde.potential, probed_prior(model.prior))
+            raise InputError(
+                trouble or f"potential cannot be simulated between time {now:g} and {time:g}: {error}"
+            ) from error
         x, now = moved.points, time
         steps, coarse = steps + moved.steps, coarse + moved.steps * moved.coarseness
         path.append(x[0])

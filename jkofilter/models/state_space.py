@@ -68,6 +68,18 @@ class StateSpaceModel:
         """Where the prior's draws live."""
         return self._example().device
 
+    @cached_property
+    def relaxation_rate(self) -> float:
+        """How fast the drift forgets the prior, per unit of time: E[(X - m) . grad V] / E|X - m|^2 under it, as a size.
+
+        Exact for an isotropic quadratic; elsewhere an order of magnitude, for questions of units.
+        """
+        draws = probed_prior(self.prior)
+        gradient = torch.nan_to_num(self.sde.potential.gradient(draws).detach(), 0.0, 0.0, 0.0)
+        centred = draws - draws.mean(0)
+        spread = centred.square().sum().item()
+        return abs((centred * gradient).sum().item()) / spread if spread > 0 else 0.0
+
     def _example(self) -> Tensor:
         return sample_prior(self.prior, 1, stream(0, "probe"))
 
@@ -117,18 +129,6 @@ def finite_draws(prior: Distribution, n: int, generator: Generator) -> Points:
     if not torch.isfinite(draws).all():
         raise InputError("prior draws are not finite; give finite parameters.")
     return draws
-
-
-def relaxation_rate(model: StateSpaceModel) -> float:
-    """How fast the drift forgets the prior, per unit of time: E[(X - m) . grad V] / E|X - m|^2 under it, as a size.
-
-    Exact for an isotropic quadratic; elsewhere an order of magnitude, for questions of units.
-    """
-    draws = probed_prior(model.prior)
-    gradient = torch.nan_to_num(model.sde.potential.gradient(draws).detach(), 0.0, 0.0, 0.0)
-    centred = draws - draws.mean(0)
-    spread = centred.square().sum().item()
-    return abs((centred * gradient).sum().item()) / spread if spread > 0 else 0.0
 
 
 def sample_prior(prior: Distribution, n: int, generator: Generator) -> Tensor:

@@ -132,8 +132,9 @@ class Stepper:
         unresolved = torch.where(size == 0, size, length * size / torch.linalg.vector_norm(moved, dim=-1))
         if watch:
             seen = 0.5 * self.beta * ((force + foreseen) * (after - x)).sum(-1)
-            missed = (self.energy(after) - self.energy(x) + seen).abs()
-            unresolved = torch.maximum(unresolved, missed)
+            before, now = self.energy(x), self.energy(after)
+            rounding = 64 * torch.finfo(x.dtype).eps * (before.abs() + now.abs() + seen.abs())
+            unresolved = torch.maximum(unresolved, ((now - before + seen).abs() - rounding))
         return after, unresolved
 
     def _reflected(

@@ -11,6 +11,7 @@ from torch import Generator
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError
+from jkofilter.models.reach import require_all_reachable
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
@@ -61,9 +62,12 @@ def carry(
     """Take a pool of the law at time ``start`` ``duration`` ahead; the other arguments as in ``solve_jko``.
 
     Raises:
-        FilterError: a step fails however short; names the time.
+        FilterError: a step fails however short (names the time), or the law was carried to where the potential is
+            infinite, or over a jump of it.
     """
-    return _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
+    carried = _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
+    require_all_reachable(stepper.sde, pool.x, carried.pool.x)
+    return carried
 
 
 @dataclass(frozen=True, eq=False)
