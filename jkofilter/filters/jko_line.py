@@ -20,15 +20,9 @@ from jkofilter.filters.on_grid import location, log_prior
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
-from jkofilter.numerics.mesh import adapt
-from jkofilter.transport.line.quantile_flow import (
-    MAX_MASS_DEFECT,
-    FlowSettings,
-    FlowStats,
-    QuantileDensity,
-    flow,
-    normalised,
-)
+from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, misfit, normalised
+from jkofilter.transport.line.landscape import Landscape
+from jkofilter.transport.line.quantile_flow import FlowSettings, FlowStats, flow
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -69,7 +63,8 @@ class LineCarrier:
             return log_prior(self.model, x[:, None])
 
         try:
-            density, log_total = normalised(*adapt(log_density, start, nodes, passes=3))
+            found = adapted(log_density, start, nodes, 3, misfit(log_density))
+            density, log_total = normalised(found.x, found.log_density)
         except FloatingPointError as error:
             raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
         if not abs(log_total) < MAX_MASS_DEFECT:
@@ -87,7 +82,7 @@ class LineCarrier:
         Raises:
             FilterError: no step, however short, converges.
         """
-        density, stats = flow(_density(now), duration, self._slopes, float(self.model.sde.beta), self.settings)
+        density, stats = flow(_density(now), duration, self._landscape, self.settings)
         return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=_details(stats))
 
     def update(self, now: QuantileBelief, reading: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
@@ -97,7 +92,7 @@ class LineCarrier:
             FilterError: the likelihood is NaN, zero everywhere, or too sharp.
         """
         before = _density(now)
-        prior = before.evaluator()
+        prior = before.law
 
         def log_posterior(x: Array) -> Array:
             return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
@@ -109,6 +104,14 @@ class LineCarrier:
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
+
+    @property
+    def _landscape(self) -> Landscape:
+        return Landscape(self._energy, self._slopes, float(self.model.sde.beta))
+
+    def _energy(self, x: Array) -> Array:
+        with torch.no_grad():
+            return as_array(self.model.sde.potential(self._points(x)))
 
     def _slopes(self, x: Array) -> tuple[Array, Array]:
         points, potential = self._points(x), self.model.sde.potential
@@ -140,7 +143,8 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
         FilterError: the posterior is too narrow.
     """
     try:
-        density, increment = normalised(*adapt(log_posterior, x, nodes, passes=2))
+        found = adapted(log_posterior, x, nodes, 2, misfit(log_posterior))
+        density, increment = normalised(found.x, found.log_density)
     except FloatingPointError as error:
         raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
     if not math.isfinite(increment):
@@ -150,6 +154,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
 
 def _details(stats: FlowStats) -> dict[str, float]:
     return {
+        "nodes": stats.nodes,
         "steps": stats.steps,
         "halvings": stats.halvings,
         "newton_iterations": stats.newton_iterations,

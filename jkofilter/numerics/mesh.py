@@ -95,6 +95,14 @@ def edge_parabola(x: Array, log_density: Array, upper: bool) -> tuple[float, flo
     return float(x[picks[0]]), float(l0), float(slope), float(curvature)
 
 
+def falling(x: Array, slope: float, upper: bool) -> float:
+    """The outward ``slope`` of a tail beyond the last of ``x``, made to fall if it does not.
+
+    A tail has to fall to be a density: at worst by one nat per edge spacing.
+    """
+    return slope if slope < 0.0 else -1.0 / float(x[-1] - x[-2] if upper else x[1] - x[0])
+
+
 def continue_log_density(x: Array, log_density: Array, points: Array, inside: Array) -> Array:
     """``inside`` (the log density at ``points`` between the nodes), replaced by the tails beyond the last nodes."""
     value = inside
@@ -103,10 +111,7 @@ def continue_log_density(x: Array, log_density: Array, points: Array, inside: Ar
         distance = points - edge if upper else edge - points
         beyond = distance > 0
         if beyond.any():
-            # A tail has to fall to be a density: at worst by one nat per edge spacing.
-            spacing = x[-1] - x[-2] if upper else x[1] - x[0]
-            slope = slope if slope < 0 else -1.0 / spacing
-            out = distance[beyond]
+            slope, out = falling(x, slope, upper), distance[beyond]
             value[beyond] = level + slope * out + 0.5 * curvature * out * out
     return value
 

@@ -1,0 +1,116 @@
+"""A density on the line at nodes that can be moved, counted anew and placed afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jkofilter._typing import Array
+from jkofilter.errors import FilterError
+from jkofilter.numerics.differences import first_difference
+from jkofilter.numerics.log_spline import LogSpline
+from jkofilter.numerics.mesh import adapt
+
+MAX_MASS_DEFECT = 1e-3
+
+MOST_NODES = 8
+"""How many times the nodes asked for a rough density may take."""
+
+MAX_BLUR = 0.02
+"""Nats by which log densities between the nodes may be off, in tails more by e every TAIL_SCALE nats."""
+
+TAIL_SCALE = 20.0
+"""Nats of depth below the maximum over which a tolerance grows by e: far tails need no eight digits."""
+
+Blur = Callable[["QuantileDensity"], float]
+
+
+@dataclass(frozen=True, eq=False)
+class QuantileDensity:
+    """A density on the line, known at increasing nodes.
+
+    Attributes:
+        x: nodes, (n,).
+        log_density: normalised, at the nodes, (n,).
+    """
+
+    x: Array
+    log_density: Array
+
+    @property
+    def log_mass(self) -> Array:
+        """Log mass per unit of the node index, (n,)."""
+        return self.log_density + np.log(first_difference(self.x))
+
+    @cached_property
+    def law(self) -> LogSpline:
+        """The density as a function: cubic spline inside, quadratic tails beyond the last nodes."""
+        return LogSpline(self.x, self.log_density)
+
+
+def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
+    """The density scaled to mass one, and the log of the mass it had: the integral of the function that is evaluated."""
+    log_total = LogSpline(x, log_density).log_mass
+    return QuantileDensity(x, log_density - log_total), log_total
+
+
+def relevance(log_density: Array) -> Array:
+    """Weight of an error between neighbouring nodes, (n - 1,): 1 at the maximum, less with depth."""
+    depth = log_density - log_density.max()
+    return np.asarray(np.exp(np.maximum(depth[1:], depth[:-1]) / TAIL_SCALE))
+
+
+def adapted(log_density: Callable[[Array], Array], x: Array, nodes: int, passes: int, blur: Blur) -> QuantileDensity:
+    """An unnormalised density on adapted nodes: as many as asked for, or more until ``blur`` is small.
+
+    Args:
+        log_density: maps (k,) to (k,), minus infinity allowed.
+        x: starting nodes.
+        nodes: at least this many, and MOST_NODES times as many at most.
+        passes: of placing nodes, at least.
+        blur: nats by which a density is off between its nodes; takes it to fall with the fourth power of their spacing.
+
+    Raises:
+        FloatingPointError: the density is zero at every node tried, or too narrow for nodes in double precision.
+    """
+    count, most = nodes, MOST_NODES * nodes
+    while True:
+        density = QuantileDensity(*adapt(log_density, x, count, passes))
+        error = blur(density)
+        if error <= MAX_BLUR or count >= most:
+            return density
+        growth = (error / MAX_BLUR) ** 0.25 if math.isfinite(error) else math.inf
+        count = most if growth > most / count else count * 2 ** math.ceil(math.log2(growth))
+
+
+def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensity:
+    """The same density on fresh nodes, normalised.
+
+    Raises:
+        FilterError: the nodes no longer resolve the density, so that mass would be lost.
+    """
+    lost = f"{nodes} nodes cannot carry this density, since moving it to fresh ones would change its mass"
+    try:
+        found = adapted(density.law, density.x, nodes, 2, blur)
+        fresh, log_total = normalised(found.x, found.log_density)
+    except FloatingPointError as error:
+        raise FilterError(lost) from error
+    if not abs(log_total) < MAX_MASS_DEFECT:
+        raise FilterError(lost)
+    return fresh
+
+
+def misfit(log_density: Callable[[Array], Array]) -> Blur:
+    """A blur: how far a density at nodes is from ``log_density`` half way between them, weighted by relevance."""
+
+    def between(density: QuantileDensity) -> float:
+        middles = 0.5 * (density.x[1:] + density.x[:-1])
+        error = np.abs(density.law(middles) - log_density(middles)) * relevance(density.log_density)
+        # Where the density ends its edge has been made soft on purpose.
+        return float(np.where(np.isfinite(error), error, 0.0).max())
+
+    return between
