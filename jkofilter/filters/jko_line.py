@@ -63,8 +63,7 @@ class LineCarrier:
             return log_prior(self.model, x[:, None])
 
         try:
-            found = adapted(log_density, start, nodes, 3, misfit(log_density))
-            density, log_total = normalised(found.x, found.log_density)
+            density, log_total = normalised(adapted(log_density, start, nodes, 3, misfit(log_density)))
         except FloatingPointError as error:
             raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
         if not abs(log_total) < MAX_MASS_DEFECT:
@@ -143,8 +142,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
         FilterError: the posterior is too narrow.
     """
     try:
-        found = adapted(log_posterior, x, nodes, 2, misfit(log_posterior))
-        density, increment = normalised(found.x, found.log_density)
+        density, increment = normalised(adapted(log_posterior, x, nodes, 2, misfit(log_posterior)))
     except FloatingPointError as error:
         raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
     if not math.isfinite(increment):

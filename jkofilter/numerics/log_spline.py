@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from jkofilter._typing import Array
 from jkofilter.numerics.mesh import edge_parabola, falling
+from jkofilter.numerics.splines import cubics, value_at
 
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _POINTS, _WEIGHTS = 0.5 * (_POINTS + 1.0), 0.5 * _WEIGHTS
@@ -43,11 +43,10 @@ class LogSpline:
 
         The first and last of them are those of the tails, whose cubics hold beyond the outermost edges as well.
         """
-        spline = CubicSpline(self.x, self.log_density)
         below, below_cubics = self._tail(upper=False)
         above, above_cubics = self._tail(upper=True)
         edges = np.concatenate([below, self.x, above])
-        return edges, np.concatenate([below_cubics, spline.c, above_cubics], axis=1)
+        return edges, np.concatenate([below_cubics, cubics(self.x, self.log_density), above_cubics], axis=1)
 
     def _tail(self, upper: bool) -> tuple[Array, Array]:
         """Edges beyond the last node, and the cubics between and beyond them, in increasing order."""
@@ -58,26 +57,21 @@ class LogSpline:
         value = level + slope * out + 0.5 * curvature * out * out
         slopes, bend = slope + curvature * out, np.full(_TAIL_CELLS + 1, 0.5 * curvature)
         if upper:
-            start = slice(0, _TAIL_CELLS)
-            cubics = np.stack([0.0 * bend, bend, slopes, value])
-            return edge + out[1:], cubics[:, start]
-        cubics = np.stack([0.0 * bend, bend, -slopes, value])
-        return edge - out[:0:-1], cubics[:, :0:-1]
+            return edge + out[1:], np.stack([0.0 * bend, bend, slopes, value])[:, :-1]
+        return edge - out[:0:-1], np.stack([0.0 * bend, bend, -slopes, value])[:, :0:-1]
 
     def __call__(self, points: Array) -> Array:
         """Log density at any points, (n,)."""
-        edges, cubics = self.cells
-        cell = np.clip(np.searchsorted(edges, points, side="right") - 1, 0, edges.size - 2)
-        return _cubic(cubics[:, cell], points - edges[cell])
+        return np.asarray(value_at(*self.cells, np.ascontiguousarray(points, dtype=np.float64)))
 
     @cached_property
     def _quadrature(self) -> tuple[Array, Array, float]:
         """Points (k, 8), masses there relative to exp(top), (k, 8), and top."""
-        edges, cubics = self.cells
+        edges, pieces = self.cells
         top = float(self.log_density.max())
         widths = np.diff(edges)[:, None]
         distance = widths * _POINTS
-        value = _cubic(cubics[:, :, None], distance)
+        value = _cubic(pieces[:, :, None], distance)
         return edges[:-1, None] + distance, widths * _WEIGHTS * np.exp(value - top), top
 
     @cached_property
@@ -119,17 +113,17 @@ class LogSpline:
 
     def inverse(self, u: Array) -> Array:
         """Quantiles of the levels ``u`` in [0, 1], (n,): a log-linear guess within its cell, polished by Newton."""
-        (edges, cubics), cumulative = self.cells, self._cumulative
+        (edges, pieces), cumulative = self.cells, self._cumulative
         cell = np.clip(np.searchsorted(cumulative, u, side="right") - 1, 0, edges.size - 2)
         width, mass = np.diff(edges)[cell], np.diff(cumulative)[cell]
         wanted = np.clip(u - cumulative[cell], 0.0, mass)
-        tilt = np.clip(_cubic(cubics[:, cell], width) - cubics[3, cell], -500.0, 500.0)
+        tilt = np.clip(_cubic(pieces[:, cell], width) - pieces[3, cell], -500.0, 500.0)
         flat = np.abs(tilt) < 1e-8
         safe = np.where(flat, 1.0, tilt)
         share = wanted / np.where(mass > 0.0, mass, 1.0)
         out = width * np.where(flat, share, np.log1p(share * np.expm1(safe)) / safe)
         for _ in range(_POLISH):
-            density = np.exp(_cubic(cubics[:, cell], out) - self.log_mass)
+            density = np.exp(_cubic(pieces[:, cell], out) - self.log_mass)
             move = (wanted - self._part(cell, out)) / np.maximum(density, np.finfo(float).tiny)
             out = np.clip(out + np.clip(move, -0.5 * width, 0.5 * width), 0.0, width)
         return edges[cell] + out

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.interpolate import PchipInterpolator
 from scipy.special import log_ndtr, ndtr
 
 from jkofilter._typing import Array
 from jkofilter.numerics.differences import first_difference
+from jkofilter.numerics.splines import spline
 
 DEPTH = 100.0
 """Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
@@ -272,13 +273,11 @@ def place_nodes(x: Array, log_density: Array, n: int, limit: float = np.inf) -> 
         raise FloatingPointError(_TOO_NARROW)
     widths = np.gradient(x)
     density = node_density(log_density, widths)
-    cumulative = CubicSpline(x, density).antiderivative()(x)
-    if not np.all(np.diff(cumulative) > 0):
-        cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
+    cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
     if not np.all(np.diff(cumulative) > 0):
         raise FloatingPointError(_TOO_NARROW)
     targets = np.linspace(cumulative[0], cumulative[-1], n)
-    nodes = CubicSpline(cumulative, x)(targets)
+    nodes = spline(cumulative, x, targets)
     if not np.all(np.diff(nodes) > 0) or not np.all(first_difference(nodes) > 0):
         nodes = PchipInterpolator(cumulative, x)(targets)
     return np.asarray(nodes)

@@ -52,10 +52,10 @@ class QuantileDensity:
         return LogSpline(self.x, self.log_density)
 
 
-def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
+def normalised(density: QuantileDensity) -> tuple[QuantileDensity, float]:
     """The density scaled to mass one, and the log of the mass it had: the integral of the function that is evaluated."""
-    log_total = LogSpline(x, log_density).log_mass
-    return QuantileDensity(x, log_density - log_total), log_total
+    log_total = density.law.log_mass
+    return QuantileDensity(density.x, density.log_density - log_total), log_total
 
 
 def relevance(log_density: Array) -> Array:
@@ -95,8 +95,7 @@ def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensit
     """
     lost = f"{nodes} nodes cannot carry this density, since moving it to fresh ones would change its mass"
     try:
-        found = adapted(density.law, density.x, nodes, 2, blur)
-        fresh, log_total = normalised(found.x, found.log_density)
+        fresh, log_total = normalised(adapted(density.law, density.x, nodes, 2, blur))
     except FloatingPointError as error:
         raise FilterError(lost) from error
     if not abs(log_total) < MAX_MASS_DEFECT:

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from jkofilter._typing import Array
 from jkofilter.errors import FilterError
 from jkofilter.numerics.mesh import coarseness, kink, roughness
 from jkofilter.numerics.newton import is_increasing
-from jkofilter.transport.line.density import MAX_BLUR, MOST_NODES, QuantileDensity, remeshed
+from jkofilter.numerics.splines import spline
+from jkofilter.transport.line.density import MAX_BLUR, MOST_NODES, QuantileDensity, normalised, remeshed
 from jkofilter.transport.line.landscape import Landscape, surveyed
 from jkofilter.transport.line.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4, LineScheme
@@ -122,7 +122,7 @@ class _Point:
         inside = np.clip(x, self.x[0], self.x[-1])
 
         def moved(values: Array) -> Array:
-            return np.asarray(CubicSpline(self.x, values)(inside))
+            return spline(self.x, values, inside)
 
         if self.earlier_x is None or self.earlier_velocity is None:
             return _Point(x, moved(self.velocity))
@@ -266,7 +266,7 @@ def flow(
     if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
         density = remeshed(density, settings.nodes, landscape.blur)
         stats = replace(stats, remeshes=1, nodes=density.x.size)
-    law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, math.sqrt(settings.looseness))
+    law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
     watch = _Watch(PROGRESS * min(settings.longest, duration), ATTEMPTS + ATTEMPTS_PER_STEP * duration / settings.longest)
@@ -299,7 +299,7 @@ def flow(
             density = remeshed(QuantileDensity(point.x, log_density), settings.nodes, landscape.blur)
             point, law = point.relabelled(density.x), replace(law, log_mass=density.log_mass)
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
-    return QuantileDensity(point.x, law.log_density(point.x)), stats
+    return normalised(QuantileDensity(point.x, law.log_density(point.x)))[0], stats
 
 
 def _too_blurred(density: QuantileDensity, landscape: Landscape, nodes: int) -> bool:
@@ -312,4 +312,5 @@ def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> flo
     if settings.tolerance is None:
         return settings.step
     rate = law.strain_norm(point.velocity, point.x)
-    return min(0.5 * settings.longest, 0.2 / rate) if math.isfinite(rate) and rate > 0 else settings.longest
+    share = 0.2 * settings.looseness ** (1.0 / _ERROR_ORDERS[settings.scheme])
+    return min(0.5 * settings.longest, share / rate) if math.isfinite(rate) and rate > 0 else settings.longest
