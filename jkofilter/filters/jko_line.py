@@ -17,12 +17,14 @@ from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.checks import checked_log_likelihood, log_likelihood_without_nan, occasion
 from jkofilter.filters.on_grid import location, log_prior
+from jkofilter.filters.surprise import surprise
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
-from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, misfit, normalised
+from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, misfit, normalised
 from jkofilter.transport.line.landscape import Landscape
 from jkofilter.transport.line.quantile_flow import FlowSettings, FlowStats, flow
+from jkofilter.transport.line.witness import examined, solves
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -76,13 +78,26 @@ class LineCarrier:
         return self._belief(density, 0.0, 0.0)
 
     def predict(self, now: QuantileBelief, duration: float, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
-        """The law ``duration`` later, by JKO steps.
+        """The law ``duration`` later, by JKO steps, and compared with a second solution.
 
         Raises:
-            FilterError: no step, however short, converges.
+            FilterError: no step, however short, converges, or not in bounded work; the potential is not finite, jumps,
+                or does not keep the law; or the second solution is another.
         """
-        density, stats = flow(_density(now), duration, self._landscape, self.settings)
-        return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=_details(stats))
+        before, landscape = _density(now), self._landscape
+        try:
+            density, stats = flow(before, duration, landscape, self.settings)
+        except FilterError as error:
+            raise FilterError(f"{error}; {_cure(before, duration, landscape)}.") from error
+        second = examined(before.law, density.law, duration, landscape)
+        if second.contradicts:
+            raise FilterError(
+                f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but {second.mean:.4g} "
+                f"and {second.deviation:.4g} by a second solution, on cells; use GridFilter(model, cells=16000)."
+            )
+        note = "" if second.agrees else "the law could not be compared with a second solution, which did not settle"
+        details = _details(stats) | {"second_solution": second.distance}
+        return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=details, note=note)
 
     def update(self, now: QuantileBelief, reading: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
         """The law given a reading, on nodes adapted to it.
@@ -91,15 +106,21 @@ class LineCarrier:
             FilterError: the likelihood is NaN, zero everywhere, or too sharp.
         """
         before = _density(now)
-        prior = before.law
 
         def log_posterior(x: Array) -> Array:
-            return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
+            value = log_likelihood_without_nan(self.model, reading, self._points(x), now.time)
+            return before.law(x) + as_array(value)
 
         # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
         checked_log_likelihood(self.model, reading, self._points(before.x), now.time)
         density, increment = _bayes(log_posterior, before.x, self.settings.nodes, occasion(reading, now.time))
-        return self._belief(density, now.time, now.log_evidence + increment), StepInfo(log_evidence=increment)
+        weights = np.exp(before.log_mass)
+        info = StepInfo(
+            log_evidence=increment,
+            note=beyond(before, density),
+            surprise=surprise(self.model, reading, self._points(before.x), weights),
+        )
+        return self._belief(density, now.time, now.log_evidence + increment), info
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
@@ -133,6 +154,13 @@ def _require_finite_moments(prior: Distribution) -> None:
 
 def _density(belief: QuantileBelief) -> QuantileDensity:
     return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
+
+
+def _cure(before: QuantileDensity, duration: float, landscape: Landscape) -> str:
+    """What to do about a prediction that failed, tried."""
+    if solves(before.law, duration, landscape):
+        return "GridFilter(model) can carry it"
+    return "say where the state space ends, as with GridFilter(model, bounds=(low, high))"
 
 
 def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:

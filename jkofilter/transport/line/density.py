@@ -103,6 +103,27 @@ def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensit
     return fresh
 
 
+UNSURE_TROUGH = 40.0
+"""Nats below the lower of two modes from which the trough between them is not relied on."""
+
+UNSURE_MASS = 1e-3
+
+
+def beyond(before: QuantileDensity, after: QuantileDensity) -> str:
+    """What to note where a posterior lies beyond what the nodes of the law before resolve; empty where it does not."""
+    outside = 1.0 - float(np.diff(after.law.cdf(before.x[[0, -1]]))[0])
+    peak = after.x[[int(after.log_density.argmax())]]
+    level, log_density = float(before.law(peak)[0]), before.log_density
+    left, right = log_density[before.x <= peak], log_density[before.x >= peak]
+    lower_mode = min(left.max(), right.max()) if left.size and right.size else -math.inf
+    if outside < UNSURE_MASS and level > lower_mode - UNSURE_TROUGH:
+        return ""
+    return (
+        f"the reading lies beyond what the belief resolves: the posterior sits {log_density.max() - level:.3g} nats "
+        "below the peak of the predicted law, so that its shape and the evidence are extrapolated"
+    )
+
+
 def misfit(log_density: Callable[[Array], Array]) -> Blur:
     """A blur: how far a density at nodes is from ``log_density`` half way between them, weighted by relevance."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -78,17 +79,20 @@ class Landscape:
         return float((weight * np.diff(x) * np.abs(_unexplained(x, *self.slopes(x)))).max())
 
 
-def surveyed(landscape: Landscape, density: QuantileDensity) -> Landscape:
-    """The landscape with those kinks rounded that the law can feel.
+def surveyed(landscape: Landscape, density: QuantileDensity, duration: float) -> Landscape:
+    """The landscape with those kinks rounded that the law can feel in ``duration``.
 
     Raises:
-        FilterError: the potential is not finite where the law is, or jumps there.
+        FilterError: the potential is not finite where the law is, jumps there, or lets it run off to infinity.
     """
     x = density.x
     value, (slope, curvature) = landscape.energy(x), landscape.steepness(x)
-    for what, seen in (("potential", value), ("gradient of the potential", slope), ("its curvature", curvature)):
+    for what, seen in (("V", value), ("V'", slope), ("V''", curvature)):
         if not np.isfinite(seen).all():
-            raise FilterError(f"the {what} is not finite at x = {x[~np.isfinite(seen)][0]:g}, which the law reaches")
+            raise FilterError(f"{what} is not finite at x = {x[~np.isfinite(seen)][0]:g}, which the law reaches")
+    for upper in (False, True):
+        if _escape(landscape, x, slope, upper) < duration:
+            raise FilterError("the potential falls so steeply that the law runs off to infinity in that time")
     weight = landscape.beta * relevance(density.log_density)
     rises = weight * np.abs(_unexplained(x, value, slope))
     if (steep := rises > MAX_JUMP).any():
@@ -98,6 +102,21 @@ def surveyed(landscape: Landscape, density: QuantileDensity) -> Landscape:
     if suspects.size:
         return replace(landscape, kinks=_kinks(landscape, x, suspects[np.argsort(-turns[suspects])][:MOST_KINKS]))
     return landscape
+
+
+def _escape(landscape: Landscape, x: Array, slope: Array, upper: bool) -> float:
+    """Time in which the drift alone takes the last node to infinity; infinite where it turns back or slows down."""
+    edge, outward = (x[-1], -slope[-1]) if upper else (x[0], slope[0])
+    if outward <= 0.0:
+        return math.inf
+    distance = (x[-1] - x[0]) * np.append(0.0, np.geomspace(1e-3, 1e6, 73))
+    sign = 1.0 if upper else -1.0
+    speed = -sign * landscape.steepness(edge + sign * distance)[0]
+    # Beyond where numbers end the drift has long been infinite.
+    speed = np.where(np.isnan(speed), np.inf, speed)
+    if (speed <= 0.0).any():
+        return math.inf
+    return float(np.sum(np.diff(distance) / np.sqrt(speed[1:] * speed[:-1])) + distance[-1] / speed[-1])
 
 
 def _unexplained(x: Array, value: Array, slope: Array) -> Array:

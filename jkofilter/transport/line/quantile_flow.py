@@ -44,9 +44,13 @@ PATIENCE = 200
 
 PROGRESS = 1e-3
 
-ATTEMPTS = 800
-ATTEMPTS_PER_STEP = 8
-"""Attempts at steps that a flow may take: so many, and so many more for each of the longest steps in its duration."""
+MOST_WORK = 5e6
+WORK_PER_STEP = 2e4
+"""Newton iterations times nodes that a flow may take: so many, and so many more for each of the longest steps in it."""
+
+FUTILE_ITERATIONS = 10
+REMESH_ITERATIONS = 8
+"""What a step that fails, and a remesh, count for."""
 
 USUAL_TOLERANCE = 3e-4
 """At which the longest step is the one asked for; a looser tolerance stretches it."""
@@ -228,23 +232,24 @@ class _Watch:
 
     Attributes:
         least: time that has to pass within PATIENCE attempts, unless steps have grown.
-        most: attempts altogether.
+        most: work altogether, in Newton iterations times nodes.
     """
 
     least: float
     most: float
     attempts: int = 0
+    work: float = 0.0
     clock: float = 0.0
     tau: float = 0.0
 
     def stalled(self, clock: float, tau: float) -> bool:
         """To be asked before every attempt."""
-        stalled = False
+        stalled = self.work > self.most or tau < MIN_STEP * clock
         if self.attempts % PATIENCE == 0:
-            stalled = self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
+            stalled |= self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
             self.clock, self.tau = clock, tau
         self.attempts += 1
-        return stalled or self.attempts > self.most
+        return stalled
 
 
 def flow(
@@ -261,7 +266,7 @@ def flow(
     Raises:
         FilterError: no step, however short, converges; or the potential cannot be followed where the law goes.
     """
-    landscape = surveyed(landscape, density)
+    landscape = surveyed(landscape, density, duration)
     stats = FlowStats(density.x.size)
     if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
         density = remeshed(density, settings.nodes, landscape.blur)
@@ -269,20 +274,23 @@ def flow(
     law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
-    watch = _Watch(PROGRESS * min(settings.longest, duration), ATTEMPTS + ATTEMPTS_PER_STEP * duration / settings.longest)
+    longest = settings.longest
+    watch = _Watch(PROGRESS * min(longest, duration), MOST_WORK + WORK_PER_STEP * duration / longest)
     attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
     while clock < duration:
         tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
-        if tau < MIN_STEP * clock or watch.stalled(clock, tau):
-            raise FilterError(f"JKO steps shrink to nothing, or to too many, at {clock:g} time units into it")
+        if watch.stalled(clock, tau):
+            raise FilterError(f"JKO steps get nowhere at {clock:g} time units into the prediction")
         try:
             attempt = attempt_step(law, point, tau)
             if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
                 raise StepFailedError("the step tears the mesh")
         except StepFailedError:
+            watch.work += FUTILE_ITERATIONS * point.x.size
             stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
             point = replace(point, earlier_x=None, earlier_velocity=None)
             continue
+        watch.work += attempt.iterations * point.x.size
         growth = MAX_GROWTH
         if settings.tolerance is not None:
             growth = min(MAX_GROWTH, 0.9 * (settings.tolerance / max(attempt.error, 1e-300)) ** power)
@@ -291,12 +299,13 @@ def flow(
                 continue
         clock, point = (duration if duration - clock <= tau * 1.000001 else clock + tau), attempt.point
         stats = stats.after(attempt.iterations, tau)
-        tau = min(settings.longest, tau * growth)
+        tau = min(longest, tau * growth)
         log_density = law.log_density(point.x)
         # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
         forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
         if forget or _needs_remesh(point.x, log_density):
             density = remeshed(QuantileDensity(point.x, log_density), settings.nodes, landscape.blur)
+            watch.work += REMESH_ITERATIONS * density.x.size
             point, law = point.relabelled(density.x), replace(law, log_mass=density.log_mass)
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
     return normalised(QuantileDensity(point.x, law.log_density(point.x)))[0], stats
