@@ -18,6 +18,7 @@ SUSPECT = 1e-3
 
 MOST_KINKS = 32
 _HALVINGS = 44
+_ROUNDING = 1e-14
 _REMAINS = 0.3
 """Share of what is unexplained that a kink or a jump still holds when its interval has been halved so often."""
 
@@ -76,7 +77,7 @@ class Landscape:
     def blur(self, density: QuantileDensity) -> float:
         """Nats of beta V that the nodes miss between them, weighted by relevance: V' against its trapezoid rule."""
         x, weight = density.x, self.beta * relevance(density.log_density)
-        return float((weight * np.diff(x) * np.abs(_unexplained(x, *self.slopes(x)))).max())
+        return float((weight * np.diff(x) * _unexplained(x, *self.slopes(x))).max())
 
 
 def surveyed(landscape: Landscape, density: QuantileDensity, duration: float) -> Landscape:
@@ -94,10 +95,10 @@ def surveyed(landscape: Landscape, density: QuantileDensity, duration: float) ->
         if _escape(landscape, x, slope, upper) < duration:
             raise FilterError("the potential falls so steeply that the law runs off to infinity in that time")
     weight = landscape.beta * relevance(density.log_density)
-    rises = weight * np.abs(_unexplained(x, value, slope))
+    rises = weight * _unexplained(x, value, slope)
     if (steep := rises > MAX_JUMP).any():
         _refuse_jumps(landscape, x, np.flatnonzero(steep))
-    turns = weight * np.diff(x) * np.abs(_unexplained(x, slope, curvature))
+    turns = weight * np.diff(x) * _unexplained(x, slope, curvature)
     suspects = np.flatnonzero(turns > SUSPECT)
     if suspects.size:
         return replace(landscape, kinks=_kinks(landscape, x, suspects[np.argsort(-turns[suspects])][:MOST_KINKS]))
@@ -120,8 +121,10 @@ def _escape(landscape: Landscape, x: Array, slope: Array, upper: bool) -> float:
 
 
 def _unexplained(x: Array, value: Array, slope: Array) -> Array:
-    """What a function changes by from node to node beyond the trapezoid rule on its slope, (n - 1,)."""
-    return np.asarray(np.diff(value) - 0.5 * np.diff(x) * (slope[1:] + slope[:-1]))
+    """By how much the change of a function from node to node differs from the trapezoid rule on its slope, (n - 1,)."""
+    defect = np.abs(np.diff(value) - 0.5 * np.diff(x) * (slope[1:] + slope[:-1]))
+    # Far out the values themselves are rounded by more than they should differ.
+    return np.asarray(np.maximum(defect - _ROUNDING * np.maximum(np.abs(value[1:]), np.abs(value[:-1])), 0.0))
 
 
 def _closing_in(

@@ -306,7 +306,9 @@ def flow(
         if forget or _needs_remesh(point.x, log_density):
             density = remeshed(QuantileDensity(point.x, log_density), settings.nodes, landscape.blur)
             watch.work += REMESH_ITERATIONS * density.x.size
-            point, law = point.relabelled(density.x), replace(law, log_mass=density.log_mass)
+            law = replace(law, log_mass=density.log_mass)
+            # The velocity anew: differences from the old one would pass for an error that no shorter step makes less.
+            point = replace(point.relabelled(density.x), velocity=law.velocity(density.x))
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
     return normalised(QuantileDensity(point.x, law.log_density(point.x)))[0], stats
 

@@ -24,7 +24,7 @@ from jkofilter.numerics.differences import first_difference, second_difference, 
 from jkofilter.numerics.newton import PentadiagonalLU, is_increasing, newton_move
 from jkofilter.transport.line.density import relevance
 
-MAX_NEWTON = 30
+MAX_NEWTON = 16
 TOLERANCE = 5e-4
 """Relative change of the node spacings at which Newton stops; its square, 3e-7 nats, is left in the log density."""
 
