@@ -21,10 +21,10 @@ from jkofilter.filters.surprise import surprise
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
-from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, misfit, normalised
+from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, normalised
 from jkofilter.transport.line.landscape import Landscape
 from jkofilter.transport.line.quantile_flow import FlowSettings, FlowStats, flow
-from jkofilter.transport.line.witness import examined, solves
+from jkofilter.transport.line.witness import Testimony, examined, solves
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -65,7 +65,7 @@ class LineCarrier:
             return log_prior(self.model, x[:, None])
 
         try:
-            density, log_total = normalised(adapted(log_density, start, nodes, 3, misfit(log_density)))
+            density, log_total = normalised(adapted(log_density, start, nodes, 3))
         except FloatingPointError as error:
             raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
         if not abs(log_total) < MAX_MASS_DEFECT:
@@ -90,12 +90,9 @@ class LineCarrier:
         except FilterError as error:
             raise FilterError(f"{error}; {_cure(before, duration, landscape)}.") from error
         second = examined(before.law, density.law, duration, landscape)
-        if second.contradicts:
-            raise FilterError(
-                f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but {second.mean:.4g} "
-                f"and {second.deviation:.4g} by a second solution, on cells; use GridFilter(model, cells=16000)."
-            )
-        note = "" if second.agrees else "the law could not be compared with a second solution, which did not settle"
+        note = _doubt(density, second)
+        if second.contradicts and self.settings.tolerance is not None:
+            raise FilterError(f"{note}; use GridFilter(model, cells=16000).")
         details = _details(stats) | {"second_solution": second.distance}
         return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=details, note=note)
 
@@ -156,6 +153,18 @@ def _density(belief: QuantileBelief) -> QuantileDensity:
     return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
 
 
+def _doubt(density: QuantileDensity, second: Testimony) -> str:
+    """What a second solution has to say against a law; empty where it agrees."""
+    if second.agrees:
+        return ""
+    if not second.settled:
+        return "the law could not be compared with a second solution, which did not settle"
+    return (
+        f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but by a second solution, on "
+        f"cells, {second.mean:.4g} and {second.deviation:.4g}"
+    )
+
+
 def _cure(before: QuantileDensity, duration: float, landscape: Landscape) -> str:
     """What to do about a prediction that failed, tried."""
     if solves(before.law, duration, landscape):
@@ -170,7 +179,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
         FilterError: the posterior is too narrow.
     """
     try:
-        density, increment = normalised(adapted(log_posterior, x, nodes, 2, misfit(log_posterior)))
+        density, increment = normalised(adapted(log_posterior, x, nodes, 2))
     except FloatingPointError as error:
         raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
     if not math.isfinite(increment):

@@ -19,7 +19,7 @@ from jkofilter.numerics.splines import spline
 DEPTH = 100.0
 """Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
 
-TROUGH = 100.0
+TROUGH = 60.0
 """Nats below the lower of two modes to which the trough between them is followed."""
 
 _TROUGH_SOFTNESS = 4.0
@@ -214,7 +214,7 @@ def without_edges(log_density: Callable[[Array], Array], x: Array) -> Callable[[
 def shallow(log_density: Array) -> Array:
     """``log_density`` with the troughs between modes filled, smoothly, to TROUGH nats below the lower mode.
 
-    Between two sharp modes the logarithm falls without bound to a kink that no mesh resolves; the mass put there, e^-100
+    Between two sharp modes the logarithm falls without bound to a kink that no mesh resolves; the mass put there, e^-60
     of the lower mode, is far below rounding. Tails are left alone.
     """
     left = np.maximum.accumulate(log_density)

@@ -13,7 +13,7 @@ from jkofilter._typing import Array
 from jkofilter.errors import FilterError
 from jkofilter.numerics.differences import first_difference
 from jkofilter.numerics.log_spline import LogSpline
-from jkofilter.numerics.mesh import adapt
+from jkofilter.numerics.mesh import adapt, without_edges
 
 MAX_MASS_DEFECT = 1e-3
 
@@ -25,6 +25,10 @@ MAX_BLUR = 0.02
 
 TAIL_SCALE = 20.0
 """Nats of depth below the maximum over which a tolerance grows by e: far tails need no eight digits."""
+
+MAX_WRONG_MASS = 1e-7
+
+_LOOKED_AT = 50.0
 
 Blur = Callable[["QuantileDensity"], float]
 
@@ -53,7 +57,7 @@ class QuantileDensity:
 
 
 def normalised(density: QuantileDensity) -> tuple[QuantileDensity, float]:
-    """The density scaled to mass one, and the log of the mass it had: the integral of the function that is evaluated."""
+    """The density scaled to mass one, and the log of the mass that the function which is evaluated had."""
     log_total = density.law.log_mass
     return QuantileDensity(density.x, density.log_density - log_total), log_total
 
@@ -64,7 +68,9 @@ def relevance(log_density: Array) -> Array:
     return np.asarray(np.exp(np.maximum(depth[1:], depth[:-1]) / TAIL_SCALE))
 
 
-def adapted(log_density: Callable[[Array], Array], x: Array, nodes: int, passes: int, blur: Blur) -> QuantileDensity:
+def adapted(
+    log_density: Callable[[Array], Array], x: Array, nodes: int, passes: int, blur: Blur | None = None
+) -> QuantileDensity:
     """An unnormalised density on adapted nodes: as many as asked for, or more until ``blur`` is small.
 
     Args:
@@ -72,11 +78,14 @@ def adapted(log_density: Callable[[Array], Array], x: Array, nodes: int, passes:
         x: starting nodes.
         nodes: at least this many, and MOST_NODES times as many at most.
         passes: of placing nodes, at least.
-        blur: nats by which a density is off between its nodes; takes it to fall with the fourth power of their spacing.
+        blur: nats by which a density is off between its nodes, falling with the fourth power of their spacing; None
+            compares with ``log_density`` itself.
 
     Raises:
         FloatingPointError: the density is zero at every node tried, or too narrow for nodes in double precision.
     """
+    log_density = without_edges(log_density, x)
+    blur = misfit(log_density) if blur is None else blur
     count, most = nodes, MOST_NODES * nodes
     while True:
         density = QuantileDensity(*adapt(log_density, x, count, passes))
@@ -87,15 +96,33 @@ def adapted(log_density: Callable[[Array], Array], x: Array, nodes: int, passes:
         count = most if growth > most / count else count * 2 ** math.ceil(math.log2(growth))
 
 
+def misfit(log_density: Callable[[Array], Array]) -> Blur:
+    """A blur: how far a density at nodes is from ``log_density`` half way between them, in nats and in mass."""
+
+    def between(density: QuantileDensity) -> float:
+        middles = 0.5 * (density.x[1:] + density.x[:-1])
+        known, found, top = log_density(middles), density.law(middles), density.log_density.max()
+        # Further down troughs are filled on purpose, and a likelihood may be zero.
+        error = (np.abs(found - known) * relevance(density.log_density))[known > top - _LOOKED_AT].max(initial=0.0)
+        # Between two nodes the error of a cubic spline is a quartic that vanishes, with its slope, at both.
+        wrong = np.diff(density.x) @ (np.exp(known - density.law.log_mass) - np.exp(found - density.law.log_mass))
+        return float(max(error, MAX_BLUR * abs(wrong) * (8.0 / 15.0) / MAX_WRONG_MASS))
+
+    return between
+
+
 def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensity:
-    """The same density on fresh nodes, normalised.
+    """The same density on fresh nodes, normalised; as many as ``blur`` and its own shape ask for, ``nodes`` at least.
 
     Raises:
         FilterError: the nodes no longer resolve the density, so that mass would be lost.
     """
     lost = f"{nodes} nodes cannot carry this density, since moving it to fresh ones would change its mass"
+    own = misfit(density.law)
     try:
-        fresh, log_total = normalised(adapted(density.law, density.x, nodes, 2, blur))
+        fresh, log_total = normalised(
+            adapted(density.law, density.x, nodes, 2, lambda found: max(blur(found), own(found)))
+        )
     except FloatingPointError as error:
         raise FilterError(lost) from error
     if not abs(log_total) < MAX_MASS_DEFECT:
@@ -122,15 +149,3 @@ def beyond(before: QuantileDensity, after: QuantileDensity) -> str:
         f"the reading lies beyond what the belief resolves: the posterior sits {log_density.max() - level:.3g} nats "
         "below the peak of the predicted law, so that its shape and the evidence are extrapolated"
     )
-
-
-def misfit(log_density: Callable[[Array], Array]) -> Blur:
-    """A blur: how far a density at nodes is from ``log_density`` half way between them, weighted by relevance."""
-
-    def between(density: QuantileDensity) -> float:
-        middles = 0.5 * (density.x[1:] + density.x[:-1])
-        error = np.abs(density.law(middles) - log_density(middles)) * relevance(density.log_density)
-        # Where the density ends its edge has been made soft on purpose.
-        return float(np.where(np.isfinite(error), error, 0.0).max())
-
-    return between

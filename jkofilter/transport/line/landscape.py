@@ -18,6 +18,7 @@ SUSPECT = 1e-3
 
 MOST_KINKS = 32
 _HALVINGS = 44
+_PER_DECADE = 8
 _ROUNDING = 1e-14
 _REMAINS = 0.3
 """Share of what is unexplained that a kink or a jump still holds when its interval has been halved so often."""
@@ -110,14 +111,16 @@ def _escape(landscape: Landscape, x: Array, slope: Array, upper: bool) -> float:
     edge, outward = (x[-1], -slope[-1]) if upper else (x[0], slope[0])
     if outward <= 0.0:
         return math.inf
-    distance = (x[-1] - x[0]) * np.append(0.0, np.geomspace(1e-3, 1e6, 73))
+    distance = (x[-1] - x[0]) * np.append(0.0, np.geomspace(1e-3, 1e6, 9 * _PER_DECADE + 1))
     sign = 1.0 if upper else -1.0
     speed = -sign * landscape.steepness(edge + sign * distance)[0]
     # Beyond where numbers end the drift has long been infinite.
     speed = np.where(np.isnan(speed), np.inf, speed)
     if (speed <= 0.0).any():
         return math.inf
-    return float(np.sum(np.diff(distance) / np.sqrt(speed[1:] * speed[:-1])) + distance[-1] / speed[-1])
+    times = np.diff(distance) / np.sqrt(speed[1:] * speed[:-1])
+    runs_away = times[-_PER_DECADE:].sum() < 0.5 * times[-2 * _PER_DECADE : -_PER_DECADE].sum()
+    return float(times.sum()) if runs_away else math.inf
 
 
 def _unexplained(x: Array, value: Array, slope: Array) -> Array:

@@ -32,8 +32,9 @@ TORN = 2.5
 """Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
 
 MAX_KINK = 0.015
-_FORGETTING = (2, 4, 8, 16, 32, 64)
-"""Steps after which a kinked density gets fresh nodes."""
+_INSPECTIONS = tuple(2**k for k in range(1, 20))
+_FORGETTING = _INSPECTIONS[:6]
+"""Steps after which a density gets more nodes if it needs them, and after which a kinked one gets fresh ones."""
 
 MAX_GROWTH = 2.5
 MIN_STEP = 1e-13
@@ -303,8 +304,10 @@ def flow(
         log_density = law.log_density(point.x)
         # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
         forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
-        if forget or _needs_remesh(point.x, log_density):
-            density = remeshed(QuantileDensity(point.x, log_density), settings.nodes, landscape.blur)
+        density = QuantileDensity(point.x, log_density)
+        refine = stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
+        if forget or refine or _needs_remesh(point.x, log_density):
+            density = remeshed(density, settings.nodes, landscape.blur)
             watch.work += REMESH_ITERATIONS * density.x.size
             law = replace(law, log_mass=density.log_mass)
             # The velocity anew: differences from the old one would pass for an error that no shorter step makes less.
