@@ -163,6 +163,7 @@ SHARED = {
         "driver",
         "base",
         "on_grid",
+        "surprise",
         "proximal_recursion",
         "jko_line",
         "jko_pool",

@@ -161,7 +161,9 @@ class GridFilter(Runnable):
             log_evidence=increment,
             details={"cells": math.prod(grid.shape)},
             note=self._unsure(now, grid, log_density),
-            surprise=surprise(self.model, reading, self._points(now.grid.points), np.exp(as_array(now.log_density)).ravel()),
+            surprise=surprise(
+                self.model, reading, self._points(now.grid.points), np.exp(as_array(now.log_density)).ravel()
+            ),
         )
 
     def _unsure(self, before: OnGrid, grid: Grid, log_joint: Array) -> str:
@@ -171,8 +173,8 @@ class GridFilter(Runnable):
         if depth <= self._reach.trusted:
             return ""
         return (
-            f"the reading lies beyond what the belief resolves: the posterior sits {depth:.3g} nats below the peak of the "
-            "predicted law, so that its shape and the evidence are rough"
+            f"the reading lies beyond what the belief resolves: the posterior sits {depth:.3g} nats below the peak of "
+            "the predicted law, so that its shape and the evidence are rough"
         )
 
     @property

@@ -160,8 +160,8 @@ def _doubt(density: QuantileDensity, second: Testimony) -> str:
     if not second.settled:
         return "the law could not be compared with a second solution, which did not settle"
     return (
-        f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but by a second solution, on "
-        f"cells, {second.mean:.4g} and {second.deviation:.4g}"
+        f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but by a second solution, "
+        f"on cells, {second.mean:.4g} and {second.deviation:.4g}"
     )
 
 

@@ -21,7 +21,7 @@ def surprise(model: StateSpaceModel, reading: Reading, x: Points, weights: Array
         weights: of the predicted law there, (n,), up to a factor.
 
     Returns:
-        The two-sided predictive p-value; None for sensors that do not know it, and where several components are present.
+        The two-sided predictive p-value; None for sensors that do not know it, or where several components are present.
     """
     present: Tensor = ~reading.isnan()
     if not isinstance(model.observation, TailedObservation) or int(present.sum()) != 1:

@@ -39,7 +39,7 @@ class LogSpline:
 
     @cached_property
     def cells(self) -> tuple[Array, Array]:
-        """Cell edges (k + 1,) and the cubic on each cell, (4, k), highest power of the distance from its left edge first.
+        """Cell edges (k + 1,) and the cubics between them, (4, k), in the distance from the left edge.
 
         The first and last of them are those of the tails, whose cubics hold beyond the outermost edges as well.
         """

@@ -20,9 +20,9 @@ DEPTH = 100.0
 """Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
 
 TROUGH = 60.0
-"""Nats below the lower of two modes to which the trough between them is followed."""
+"""Nats below the lower of two modes to which the trough between them is followed: the kink in a deeper one rings."""
 
-_TROUGH_SOFTNESS = 4.0
+_TROUGH_SOFTNESS = 2.5
 
 _CORE = 5.0
 """Nats below the maximum that hold nearly all mass: where a kink is looked for, and what an edge is narrow against."""

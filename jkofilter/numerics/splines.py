@@ -68,9 +68,9 @@ def value_at(edges: Array, coefficients: Array, points: Array) -> Array:
             else:
                 cell = min(max(np.searchsorted(edges, at, side="right") - 1, 0), cells - 1)
         t = at - edges[cell]
-        found[i] = (
-            (coefficients[0, cell] * t + coefficients[1, cell]) * t + coefficients[2, cell]
-        ) * t + coefficients[3, cell]
+        found[i] = ((coefficients[0, cell] * t + coefficients[1, cell]) * t + coefficients[2, cell]) * t + coefficients[
+            3, cell
+        ]
     return found
 
 

@@ -69,7 +69,11 @@ def relevance(log_density: Array) -> Array:
 
 
 def adapted(
-    log_density: Callable[[Array], Array], x: Array, nodes: int, passes: int, blur: Blur | None = None
+    log_density: Callable[[Array], Array],
+    x: Array,
+    nodes: int,
+    passes: int,
+    blur: Blur | None = None,
 ) -> QuantileDensity:
     """An unnormalised density on adapted nodes: as many as asked for, or more until ``blur`` is small.
 
@@ -120,11 +124,10 @@ def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensit
     lost = f"{nodes} nodes cannot carry this density, since moving it to fresh ones would change its mass"
     own = misfit(density.law)
     try:
-        fresh, log_total = normalised(
-            adapted(density.law, density.x, nodes, 2, lambda found: max(blur(found), own(found)))
-        )
+        found = adapted(density.law, density.x, nodes, 2, lambda fresh: max(blur(fresh), own(fresh)))
     except FloatingPointError as error:
         raise FilterError(lost) from error
+    fresh, log_total = normalised(found)
     if not abs(log_total) < MAX_MASS_DEFECT:
         raise FilterError(lost)
     return fresh

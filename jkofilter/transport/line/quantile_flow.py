@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 
@@ -301,19 +300,24 @@ def flow(
         clock, point = (duration if duration - clock <= tau * 1.000001 else clock + tau), attempt.point
         stats = stats.after(attempt.iterations, tau)
         tau = min(longest, tau * growth)
-        log_density = law.log_density(point.x)
-        # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
-        forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
-        density = QuantileDensity(point.x, log_density)
-        refine = stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
-        if forget or refine or _needs_remesh(point.x, log_density):
+        density = QuantileDensity(point.x, law.log_density(point.x))
+        if _due(density, law, stats.steps) or (
+            stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
+        ):
             density = remeshed(density, settings.nodes, landscape.blur)
             watch.work += REMESH_ITERATIONS * density.x.size
             law = replace(law, log_mass=density.log_mass)
             # The velocity anew: differences from the old one would pass for an error that no shorter step makes less.
             point = replace(point.relabelled(density.x), velocity=law.velocity(density.x))
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
-    return normalised(QuantileDensity(point.x, law.log_density(point.x)))[0], stats
+    return normalised(density)[0], stats
+
+
+def _due(density: QuantileDensity, law: LabelledMass, steps: int) -> bool:
+    """Whether fresh nodes are due after so many steps."""
+    # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
+    forget = steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
+    return forget or _needs_remesh(density.x, density.log_density)
 
 
 def _too_blurred(density: QuantileDensity, landscape: Landscape, nodes: int) -> bool:

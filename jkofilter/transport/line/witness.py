@@ -106,9 +106,7 @@ def solves(before: LogSpline, duration: float, landscape: Landscape) -> bool:
 
 def _span(before: LogSpline, after: LogSpline) -> tuple[float, float]:
     """An interval that holds both laws."""
-    ends = [
-        law.x[law.log_density > law.log_density.max() - _REACH][[0, -1]] for law in (before, after)
-    ]
+    ends = [law.x[law.log_density > law.log_density.max() - _REACH][[0, -1]] for law in (before, after)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return float(low), float(high)
 
