@@ -19,6 +19,9 @@ class StepInfo:
         details: whatever else applies, by name (steps, halvings, newton_iterations, resampled, loss, residual, ...).
         note: what a user should know about a step that went well; usually empty.
         history: what was found at every stage of a step, by name (temperature, ess).
+        surprise: how improbable the reading was for one real component of it: twice the smaller of P(Y <= y) and
+            P(Y >= y) under the predictive law, at most 1 (the two-sided prior predictive p-value; Box 1980, J. R.
+            Stat. Soc. A 143, 383-430). Small is alarming; zero is below the smallest double. None where not known.
     """
 
     status: str = "ok"
@@ -28,3 +31,4 @@ class StepInfo:
     details: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    surprise: float | None = None

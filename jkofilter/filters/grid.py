@@ -27,6 +27,7 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, log_prior, prior_on_grid
+from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import require_positive
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
@@ -166,8 +167,25 @@ class GridFilter(Runnable):
             )
         increment = float(logsumexp(log_density)) + math.log(grid.volume)
         after = self._belief(grid, log_density, now.time, now.log_evidence + increment)
-        details = {"cells": math.prod(grid.shape)}
-        return after, StepInfo(log_evidence=increment, details=details)
+        return after, StepInfo(
+            log_evidence=increment,
+            details={"cells": math.prod(grid.shape)},
+            note=self._unsure(now, grid, log_density),
+            surprise=surprise(
+                self.model, reading, self._points(now.grid.points), np.exp(as_array(now.log_density)).ravel()
+            ),
+        )
+
+    def _unsure(self, before: OnGrid, grid: Grid, log_joint: Array) -> str:
+        """What to note where the posterior sits too deep in a tail of the law predicted; empty where it does not."""
+        peak = grid.points[[int(log_joint.argmax())]]
+        depth = float(as_array(before.log_density).max() - before.evaluate(peak)[0])
+        if depth <= self._reach.trusted:
+            return ""
+        return (
+            f"the reading lies beyond what the belief resolves: the posterior sits {depth:.3g} nats below the peak of "
+            "the predicted law, so that its shape and the evidence are rough"
+        )
 
     def _require_inside(self) -> None:
         """Raise InputError unless the bounds lie within the potential's domain."""

@@ -74,13 +74,15 @@ class JKOFilter(Runnable):
     Attributes:
         model: what is tracked.
         step: longest time step, in the SDE's unit of time; shorter ones are taken where ``tolerance`` asks, or where
-            one fails.
+            one fails, and longer ones, in proportion to its root of the order of the scheme's error, where a
+            ``tolerance`` above 3e-4 allows them.
         scheme: "sdirk2" (second order, L-stable), "sdirk4" (fourth order, L-stable, "quantile" only), "bdf2" (second
             order), or "implicit-euler" (the classical JKO step).
         transport: "quantile", "ridge" (convex ridge splines), "icnn" (input-convex networks), "soft-maximum" (soft
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own; "auto" is
             "quantile" in one dimension and "ridge" in more.
-        nodes: how many nodes carry the density ("quantile" only).
+        nodes: how many nodes carry the density, up to eight times as many where it or the potential is rough
+            ("quantile" only).
         tolerance: bound on the local error of one step (rms change of log density, nats), kept by shortening steps
             after sharp readings; None takes steps of ``step`` throughout. "quantile" only; the others take fixed steps.
         pool: how many particles carry the density (not "quantile").

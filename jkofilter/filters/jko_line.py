@@ -17,18 +17,14 @@ from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.checks import checked_log_likelihood, log_likelihood_without_nan, occasion
 from jkofilter.filters.on_grid import location, log_prior
+from jkofilter.filters.surprise import surprise
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
-from jkofilter.numerics.mesh import adapt
-from jkofilter.transport.line.quantile_flow import (
-    MAX_MASS_DEFECT,
-    FlowSettings,
-    FlowStats,
-    QuantileDensity,
-    flow,
-    normalised,
-)
+from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, normalised
+from jkofilter.transport.line.landscape import Landscape
+from jkofilter.transport.line.quantile_flow import FlowSettings, FlowStats, flow
+from jkofilter.transport.line.witness import Testimony, examined, solves
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
@@ -69,7 +65,7 @@ class LineCarrier:
             return log_prior(self.model, x[:, None])
 
         try:
-            density, log_total = normalised(*adapt(log_density, start, nodes, passes=3))
+            density, log_total = normalised(adapted(log_density, start, nodes, 3))
         except FloatingPointError as error:
             raise InputError(f"prior cannot be carried by nodes around its mean, since {error}.") from error
         if not abs(log_total) < MAX_MASS_DEFECT:
@@ -82,13 +78,23 @@ class LineCarrier:
         return self._belief(density, 0.0, 0.0)
 
     def predict(self, now: QuantileBelief, duration: float, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
-        """The law ``duration`` later, by JKO steps.
+        """The law ``duration`` later, by JKO steps, and compared with a second solution.
 
         Raises:
-            FilterError: no step, however short, converges.
+            FilterError: no step, however short, converges, or not in bounded work; the potential is not finite, jumps,
+                or does not keep the law; or the second solution is another.
         """
-        density, stats = flow(_density(now), duration, self._slopes, float(self.model.sde.beta), self.settings)
-        return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=_details(stats))
+        before, landscape = _density(now), self._landscape
+        try:
+            density, stats = flow(before, duration, landscape, self.settings)
+        except FilterError as error:
+            raise FilterError(f"{error}; {_cure(before, duration, landscape)}.") from error
+        second = examined(before.law, density.law, duration, landscape)
+        note = _doubt(density, second)
+        if second.contradicts and self.settings.tolerance is not None:
+            raise FilterError(f"{note}; use GridFilter(model, cells=16000).")
+        details = _details(stats) | {"second_solution": second.distance}
+        return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=details, note=note)
 
     def update(self, now: QuantileBelief, reading: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
         """The law given a reading, on nodes adapted to it.
@@ -97,18 +103,32 @@ class LineCarrier:
             FilterError: the likelihood is NaN, zero everywhere, or too sharp.
         """
         before = _density(now)
-        prior = before.evaluator()
 
         def log_posterior(x: Array) -> Array:
-            return prior(x) + as_array(log_likelihood_without_nan(self.model, reading, self._points(x), now.time))
+            value = log_likelihood_without_nan(self.model, reading, self._points(x), now.time)
+            return before.law(x) + as_array(value)
 
         # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
         checked_log_likelihood(self.model, reading, self._points(before.x), now.time)
         density, increment = _bayes(log_posterior, before.x, self.settings.nodes, occasion(reading, now.time))
-        return self._belief(density, now.time, now.log_evidence + increment), StepInfo(log_evidence=increment)
+        weights = np.exp(before.log_mass)
+        info = StepInfo(
+            log_evidence=increment,
+            note=beyond(before, density),
+            surprise=surprise(self.model, reading, self._points(before.x), weights),
+        )
+        return self._belief(density, now.time, now.log_evidence + increment), info
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)
+
+    @property
+    def _landscape(self) -> Landscape:
+        return Landscape(self._energy, self._slopes, float(self.model.sde.beta))
+
+    def _energy(self, x: Array) -> Array:
+        with torch.no_grad():
+            return as_array(self.model.sde.potential(self._points(x)))
 
     def _slopes(self, x: Array) -> tuple[Array, Array]:
         points, potential = self._points(x), self.model.sde.potential
@@ -133,6 +153,25 @@ def _density(belief: QuantileBelief) -> QuantileDensity:
     return QuantileDensity(as_array(belief.nodes), as_array(belief.log_density))
 
 
+def _doubt(density: QuantileDensity, second: Testimony) -> str:
+    """What a second solution has to say against a law; empty where it agrees."""
+    if second.agrees:
+        return ""
+    if not second.settled:
+        return "the law could not be compared with a second solution, which did not settle"
+    return (
+        f"mean {density.law.mean:.4g} and sd {math.sqrt(density.law.variance):.4g} come out, but by a second solution, "
+        f"on cells, {second.mean:.4g} and {second.deviation:.4g}"
+    )
+
+
+def _cure(before: QuantileDensity, duration: float, landscape: Landscape) -> str:
+    """What to do about a prediction that failed, tried."""
+    if solves(before.law, duration, landscape):
+        return "GridFilter(model) can carry it"
+    return "say where the state space ends, as with GridFilter(model, bounds=(low, high))"
+
+
 def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:
     """The normalised posterior and the log evidence.
 
@@ -140,7 +179,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
         FilterError: the posterior is too narrow.
     """
     try:
-        density, increment = normalised(*adapt(log_posterior, x, nodes, passes=2))
+        density, increment = normalised(adapted(log_posterior, x, nodes, 2))
     except FloatingPointError as error:
         raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
     if not math.isfinite(increment):
@@ -150,6 +189,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
 
 def _details(stats: FlowStats) -> dict[str, float]:
     return {
+        "nodes": stats.nodes,
         "steps": stats.steps,
         "halvings": stats.halvings,
         "newton_iterations": stats.newton_iterations,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from scipy.special import stdtr
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Reading, Readings, Scalars
@@ -30,6 +31,15 @@ class ObservationModel(Protocol):
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """One reading for every point."""
+        ...
+
+
+@runtime_checkable
+class TailedObservation(ObservationModel, Protocol):
+    """A sensor that knows the distribution function of its components."""
+
+    def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
+        """P(Y_i <= y_i | x) and P(Y_i >= y_i | x) of every component at every point, (n, p) each."""
         ...
 
 
@@ -122,6 +132,12 @@ class NonlinearGaussian:
             raise InputError(f"y must hold {self.dim} components for this observation model, got {tuple(y.shape)}.")
         return gaussian_log_likelihood(y.to(x), self.predict(x), self.covariance)
 
+    def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
+        """Those of N(function(x), covariance)."""
+        mean = self.predict(x)
+        z = (y.to(mean) - mean) / self.covariance.diagonal().sqrt().to(mean)
+        return torch.special.ndtr(z), torch.special.ndtr(-z)
+
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + noise."""
         mean = self.predict(x)
@@ -181,6 +197,13 @@ class StudentT:
         terms = constant - scale.log() - (nu + 1) / 2 * torch.log1p(z.square() / nu)
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
+    def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
+        """By the incomplete beta function of SciPy."""
+        centre = self.function(x)
+        z = ((y.to(centre) - centre) / self.scale.to(centre)).detach().cpu().numpy()
+        lower, upper = (stdtr(self.degrees_of_freedom, sign * z) for sign in (1.0, -1.0))
+        return torch.as_tensor(lower).to(centre), torch.as_tensor(upper).to(centre)
+
     def sample(self, x: Points, generator: Generator) -> Readings:
         """function(x) + scale * t, t as a normal over the root of an independent chi-square / nu."""
         mean = _output(self.function, x, "function")
@@ -214,6 +237,14 @@ class Poisson:
         terms = torch.xlogy(count, rate) - rate - torch.lgamma(count + 1)
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
+    def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
+        """By the incomplete gamma function."""
+        rate = self.rate(x)
+        count = y.to(rate).expand_as(rate)
+        at_most = torch.special.gammaincc(count + 1.0, rate)
+        at_least = torch.where(count > 0, torch.special.gammainc(count.clamp(min=0.5), rate), 1.0)
+        return at_most, at_least
+
     def sample(self, x: Points, generator: Generator) -> Readings:
         """Counts as floats.
 
@@ -238,6 +269,11 @@ class StochasticVolatility:
         y = _matched(y, x)
         terms = -0.5 * (math.log(2 * math.pi) + x + y.square() * torch.exp(-x))
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
+
+    def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
+        """Those of N(0, exp(x_i))."""
+        z = y.to(x) * torch.exp(-0.5 * x)
+        return torch.special.ndtr(z), torch.special.ndtr(-z)
 
     def sample(self, x: Points, generator: Generator) -> Readings:
         """exp(x / 2) times standard normals."""

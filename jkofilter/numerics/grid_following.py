@@ -29,6 +29,8 @@ class Reach(NamedTuple):
         most: how many times the cells asked for an axis may have.
         per_scale: cells wanted within the length on which the bulk of the law bends.
         fewest_per_scale: an axis grows no further once even ``most`` times the cells would leave fewer than these.
+        trusted: nats below its maximum to which a law that has been stepped is relied on: implicit steps fatten its
+            tails, and guards take the place of second order there.
     """
 
     depth: float
@@ -37,13 +39,14 @@ class Reach(NamedTuple):
     most: int
     per_scale: float
     fewest_per_scale: float
+    trusted: float = 25.0
 
     def widest(self, cells: int, scale: float) -> float:
         """Longest axis on which a law of local ``scale`` stays resolved."""
         return self.most * cells * scale / self.fewest_per_scale
 
 
-LINE = Reach(230.0, 180.0, 70.0, 8, 20.0, 20.0)
+LINE = Reach(230.0, 180.0, 70.0, 8, 20.0, 20.0, 50.0)
 """21 standard deviations of a Gaussian each way."""
 
 PLANE = Reach(60.0, 45.0, 30.0, 2, 10.0, 3.0)

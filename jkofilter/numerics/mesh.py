@@ -9,19 +9,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.interpolate import PchipInterpolator
 from scipy.special import log_ndtr, ndtr
 
 from jkofilter._typing import Array
 from jkofilter.numerics.differences import first_difference
+from jkofilter.numerics.splines import spline
 
 DEPTH = 100.0
 """Nats below its maximum to which a density is carried: 14 standard deviations of a Gaussian."""
 
 TROUGH = 60.0
-"""Nats below the lower of two modes to which the trough between them is followed."""
+"""Nats below the lower of two modes to which the trough between them is followed: the kink in a deeper one rings."""
 
-_TROUGH_SOFTNESS = 4.0
+_TROUGH_SOFTNESS = 2.5
 
 _CORE = 5.0
 """Nats below the maximum that hold nearly all mass: where a kink is looked for, and what an edge is narrow against."""
@@ -95,6 +96,14 @@ def edge_parabola(x: Array, log_density: Array, upper: bool) -> tuple[float, flo
     return float(x[picks[0]]), float(l0), float(slope), float(curvature)
 
 
+def falling(x: Array, slope: float, upper: bool) -> float:
+    """The outward ``slope`` of a tail beyond the last of ``x``, made to fall if it does not.
+
+    A tail has to fall to be a density: at worst by one nat per edge spacing.
+    """
+    return slope if slope < 0.0 else -1.0 / float(x[-1] - x[-2] if upper else x[1] - x[0])
+
+
 def continue_log_density(x: Array, log_density: Array, points: Array, inside: Array) -> Array:
     """``inside`` (the log density at ``points`` between the nodes), replaced by the tails beyond the last nodes."""
     value = inside
@@ -103,10 +112,7 @@ def continue_log_density(x: Array, log_density: Array, points: Array, inside: Ar
         distance = points - edge if upper else edge - points
         beyond = distance > 0
         if beyond.any():
-            # A tail has to fall to be a density: at worst by one nat per edge spacing.
-            spacing = x[-1] - x[-2] if upper else x[1] - x[0]
-            slope = slope if slope < 0 else -1.0 / spacing
-            out = distance[beyond]
+            slope, out = falling(x, slope, upper), distance[beyond]
             value[beyond] = level + slope * out + 0.5 * curvature * out * out
     return value
 
@@ -267,13 +273,11 @@ def place_nodes(x: Array, log_density: Array, n: int, limit: float = np.inf) -> 
         raise FloatingPointError(_TOO_NARROW)
     widths = np.gradient(x)
     density = node_density(log_density, widths)
-    cumulative = CubicSpline(x, density).antiderivative()(x)
-    if not np.all(np.diff(cumulative) > 0):
-        cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
+    cumulative = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
     if not np.all(np.diff(cumulative) > 0):
         raise FloatingPointError(_TOO_NARROW)
     targets = np.linspace(cumulative[0], cumulative[-1], n)
-    nodes = CubicSpline(cumulative, x)(targets)
+    nodes = spline(cumulative, x, targets)
     if not np.all(np.diff(nodes) > 0) or not np.all(first_difference(nodes) > 0):
         nodes = PchipInterpolator(cumulative, x)(targets)
     return np.asarray(nodes)

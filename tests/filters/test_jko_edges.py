@@ -56,6 +56,7 @@ EDGED = {
     "gamma 3": (Gamma(_f64(3.0), _f64(1.0)), 3.0, math.sqrt(3.0)),
     "gamma 2": (Gamma(_f64(2.0), _f64(1.0)), 2.0, math.sqrt(2.0)),
     "gamma 1/2": (Gamma(_f64(0.5), _f64(1.0)), 0.5, math.sqrt(0.5)),
+    "gamma 0.3": (Gamma(_f64(0.3), _f64(1.0)), 0.3, math.sqrt(0.3)),
     "half normal": (HalfNormal(_f64(1.0)), math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)),
     "log normal": (LogNormal(_f64(0.0), _f64(1.0)), math.exp(0.5), math.sqrt(math.exp(2.0) - math.exp(1.0))),
     "arcsine": (Beta(_f64(0.5), _f64(0.5)), 0.5, math.sqrt(1 / 8)),
@@ -74,7 +75,7 @@ def test_prior_with_an_edge(name: str) -> None:
     try:
         later, _ = filter.predict(belief, 0.3, _gen())
     except jf.FilterError as error:
-        assert "use more nodes" in str(error)  # noqa: PT017
+        assert "GridFilter" in str(error)  # noqa: PT017
         return
     assert later.mean.item() == pytest.approx(mean * math.exp(-0.3), abs=1.5e-3)
     assert later.covariance.item() == pytest.approx(sd**2 * math.exp(-0.6) + 1 - math.exp(-0.6), abs=1e-3)
@@ -95,9 +96,8 @@ def test_exponential_prior_all_the_way() -> None:
     assert belief.mean.item() == pytest.approx(np.trapezoid(joint * x, x) / np.trapezoid(joint, x), abs=1e-3)
 
 
-@pytest.mark.parametrize("shape", [0.1, 0.3])
-def test_prior_that_the_nodes_cannot_carry_is_refused(shape: float) -> None:
-    filter = jf.JKOFilter(_model(Independent(Gamma(_f64(shape), _f64(1.0)), 1)))
+def test_prior_that_the_nodes_cannot_carry_is_refused() -> None:
+    filter = jf.JKOFilter(_model(Independent(Gamma(_f64(0.1), _f64(1.0)), 1)))
     with pytest.raises(jf.InputError, match=r"^prior comes out with log mass .*nodes.*\.$"):
         filter.init(_gen())
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from jkofilter.transport.line.quantile_flow import _bdf2, _Point, normalised
+from jkofilter.transport.line.density import QuantileDensity, normalised
+from jkofilter.transport.line.quantile_flow import _bdf2, _Point
 from jkofilter.transport.line.quantile_step import LabelledMass
 
 RATE, CENTRE, BETA, MEAN, DEVIATION = 1.3, 0.4, 1.7, -0.9, 0.8
@@ -17,7 +18,7 @@ DURATION = 1.2
 def law() -> tuple[LabelledMass, np.ndarray]:
     """Log masses of N(MEAN, DEVIATION^2) on nodes symmetric about the mean, the 100th, under Ornstein-Uhlenbeck."""
     x = MEAN + DEVIATION * np.linspace(-8.0, 8.0, 201)
-    density, _ = normalised(x, -0.5 * ((x - MEAN) / DEVIATION) ** 2)
+    density, _ = normalised(QuantileDensity(x, -0.5 * ((x - MEAN) / DEVIATION) ** 2))
 
     def slopes(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return RATE * (at - CENTRE), np.full_like(at, RATE)

@@ -10,16 +10,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from jkofilter._typing import Array
 from jkofilter.errors import FilterError
-from jkofilter.numerics.differences import first_difference
-from jkofilter.numerics.mesh import adapt, coarseness, continue_log_density, kink, roughness
+from jkofilter.numerics.mesh import coarseness, kink, roughness
 from jkofilter.numerics.newton import is_increasing
+from jkofilter.numerics.splines import spline
+from jkofilter.transport.line.density import MAX_BLUR, MOST_NODES, QuantileDensity, normalised, remeshed
+from jkofilter.transport.line.landscape import Landscape, surveyed
 from jkofilter.transport.line.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4, LineScheme
 
@@ -31,10 +31,10 @@ TORN = 2.5
 """Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
 
 MAX_KINK = 0.015
-_FORGETTING = (2, 4, 8, 16, 32, 64)
-"""Steps after which a kinked density gets fresh nodes."""
+_INSPECTIONS = tuple(2**k for k in range(1, 20))
+_FORGETTING = _INSPECTIONS[:6]
+"""Steps after which a density gets more nodes if it needs them, and after which a kinked one gets fresh ones."""
 
-MAX_MASS_DEFECT = 1e-3
 MAX_GROWTH = 2.5
 MIN_STEP = 1e-13
 """Shortest step tried, relative to the time that has passed."""
@@ -44,58 +44,16 @@ PATIENCE = 200
 
 PROGRESS = 1e-3
 
-Slopes: TypeAlias = Callable[[Array], tuple[Array, Array]]
+MOST_WORK = 5e6
+WORK_PER_STEP = 2e4
+"""Newton iterations times nodes that a flow may take: so many, and so many more for each of the longest steps in it."""
 
+FUTILE_ITERATIONS = 10
+REMESH_ITERATIONS = 8
+"""What a step that fails, and a remesh, count for."""
 
-@dataclass(frozen=True, eq=False)
-class QuantileDensity:
-    """A density on the line, known at increasing nodes.
-
-    Attributes:
-        x: nodes, (n,).
-        log_density: normalised, at the nodes, (n,).
-    """
-
-    x: Array
-    log_density: Array
-
-    @property
-    def log_mass(self) -> Array:
-        """Log mass per unit of the node index, (n,)."""
-        return self.log_density + np.log(first_difference(self.x))
-
-    def evaluator(self) -> Callable[[Array], Array]:
-        """The log density as a function: cubic spline inside, quadratic tails beyond the last nodes."""
-        spline = CubicSpline(self.x, self.log_density)
-        return lambda points: continue_log_density(self.x, self.log_density, points, spline(points))
-
-
-def normalised(x: Array, log_density: Array) -> tuple[QuantileDensity, float]:
-    """The density scaled to mass one, and the log of the mass it had.
-
-    The sum over nodes is the trapezoid rule in the node index; it converges faster than any power of 1/n because the
-    mass vanishes at both ends.
-    """
-    log_mass = log_density + np.log(first_difference(x))
-    top = log_mass.max()
-    log_total = float(top + np.log(np.exp(log_mass - top).sum()))
-    return QuantileDensity(x, log_density - log_total), log_total
-
-
-def remeshed(density: QuantileDensity, nodes: int) -> QuantileDensity:
-    """The same density on fresh nodes, normalised.
-
-    Raises:
-        FilterError: the nodes no longer resolve the density, so that mass would be lost.
-    """
-    lost = f"{nodes} nodes cannot carry this density (a remesh would change its mass); use more nodes."
-    try:
-        fresh, log_total = normalised(*adapt(density.evaluator(), density.x, nodes, passes=2))
-    except FloatingPointError as error:
-        raise FilterError(lost) from error
-    if not abs(log_total) < MAX_MASS_DEFECT:
-        raise FilterError(lost)
-    return fresh
+USUAL_TOLERANCE = 3e-4
+"""At which the longest step is the one asked for; a looser tolerance stretches it."""
 
 
 def _needs_remesh(x: Array, log_density: Array) -> bool:
@@ -107,7 +65,7 @@ class FlowSettings:
     """How a flow is stepped.
 
     Attributes:
-        step: longest time step.
+        step: longest time step, at a tolerance of USUAL_TOLERANCE or less, or without one.
         scheme: integrator.
         tolerance: bound on the estimated change of log density (rms, nats) that one step gets wrong; None for fixed
             steps, which are then halved only where a stage fails.
@@ -119,16 +77,36 @@ class FlowSettings:
     tolerance: float | None
     nodes: int
 
+    @property
+    def looseness(self) -> float:
+        """How many times the usual tolerance is allowed, at least 1."""
+        return 1.0 if self.tolerance is None else max(1.0, self.tolerance / USUAL_TOLERANCE)
+
+    @property
+    def longest(self) -> float:
+        """Longest time step."""
+        return self.step * self.looseness ** (1.0 / _ERROR_ORDERS[self.scheme])
+
 
 @dataclass(frozen=True)
 class FlowStats:
-    """Counts over one flow."""
+    """Counts over one flow, the most nodes among them."""
 
+    nodes: int = 0
     steps: int = 0
     halvings: int = 0
     newton_iterations: int = 0
     remeshes: int = 0
     shortest_step: float = math.inf
+
+    def after(self, iterations: int, tau: float) -> FlowStats:
+        """With one more step, of length ``tau``."""
+        return replace(
+            self,
+            steps=self.steps + 1,
+            newton_iterations=self.newton_iterations + iterations,
+            shortest_step=min(self.shortest_step, tau),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +126,7 @@ class _Point:
         inside = np.clip(x, self.x[0], self.x[-1])
 
         def moved(values: Array) -> Array:
-            return np.asarray(CubicSpline(self.x, values)(inside))
+            return spline(self.x, values, inside)
 
         if self.earlier_x is None or self.earlier_velocity is None:
             return _Point(x, moved(self.velocity))
@@ -254,61 +232,65 @@ class _Watch:
 
     Attributes:
         least: time that has to pass within PATIENCE attempts, unless steps have grown.
+        most: work altogether, in Newton iterations times nodes.
     """
 
     least: float
+    most: float
     attempts: int = 0
+    work: float = 0.0
     clock: float = 0.0
     tau: float = 0.0
 
     def stalled(self, clock: float, tau: float) -> bool:
         """To be asked before every attempt."""
-        stalled = False
+        stalled = self.work > self.most or tau < MIN_STEP * clock
         if self.attempts % PATIENCE == 0:
-            stalled = self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
+            stalled |= self.attempts > 0 and tau <= self.tau and clock - self.clock < self.least
             self.clock, self.tau = clock, tau
         self.attempts += 1
         return stalled
 
 
 def flow(
-    density: QuantileDensity, duration: float, slopes: Slopes, beta: float, settings: FlowSettings
+    density: QuantileDensity, duration: float, landscape: Landscape, settings: FlowSettings
 ) -> tuple[QuantileDensity, FlowStats]:
     """The density ``duration`` later under dX = -V'(X) dt + sqrt(2/beta) dW.
 
     Args:
         density: where to start.
         duration: positive, time.
-        slopes: maps states (n,) to (V', V'').
-        beta: inverse temperature.
+        landscape: V and beta.
         settings: step, scheme, tolerance, nodes.
 
     Raises:
-        FilterError: no step, however short, converges.
+        FilterError: no step, however short, converges; or the potential cannot be followed where the law goes.
     """
-    stats = FlowStats()
-    if _needs_remesh(density.x, density.log_density):
-        density, stats = remeshed(density, settings.nodes), replace(stats, remeshes=1)
-    law = LabelledMass(density.log_mass, slopes, beta)
+    landscape = surveyed(landscape, density, duration)
+    stats = FlowStats(density.x.size)
+    if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
+        density = remeshed(density, settings.nodes, landscape.blur)
+        stats = replace(stats, remeshes=1, nodes=density.x.size)
+    law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
-    watch = _Watch(PROGRESS * min(settings.step, duration))
+    longest = settings.longest
+    watch = _Watch(PROGRESS * min(longest, duration), MOST_WORK + WORK_PER_STEP * duration / longest)
     attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
     while clock < duration:
         tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
-        if tau < MIN_STEP * clock or watch.stalled(clock, tau):
-            raise FilterError(
-                f"JKO steps shrink to nothing at {clock:g} time units into the prediction; check that the potential "
-                "is smooth and confines the state."
-            )
+        if watch.stalled(clock, tau):
+            raise FilterError(f"JKO steps get nowhere at {clock:g} time units into the prediction")
         try:
             attempt = attempt_step(law, point, tau)
             if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
                 raise StepFailedError("the step tears the mesh")
         except StepFailedError:
+            watch.work += FUTILE_ITERATIONS * point.x.size
             stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
             point = replace(point, earlier_x=None, earlier_velocity=None)
             continue
+        watch.work += attempt.iterations * point.x.size
         growth = MAX_GROWTH
         if settings.tolerance is not None:
             growth = min(MAX_GROWTH, 0.9 * (settings.tolerance / max(attempt.error, 1e-300)) ** power)
@@ -316,21 +298,31 @@ def flow(
                 stats, tau = replace(stats, halvings=stats.halvings + 1), max(growth, 0.2) * tau
                 continue
         clock, point = (duration if duration - clock <= tau * 1.000001 else clock + tau), attempt.point
-        stats = replace(
-            stats,
-            steps=stats.steps + 1,
-            newton_iterations=stats.newton_iterations + attempt.iterations,
-            shortest_step=min(stats.shortest_step, tau),
-        )
-        tau = min(settings.step, tau * growth)
-        log_density = law.log_density(point.x)
-        # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
-        forget = stats.steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
-        if forget or _needs_remesh(point.x, log_density):
-            density = remeshed(QuantileDensity(point.x, log_density), settings.nodes)
-            point, law = point.relabelled(density.x), LabelledMass(density.log_mass, slopes, beta)
-            stats = replace(stats, remeshes=stats.remeshes + 1)
-    return QuantileDensity(point.x, law.log_density(point.x)), stats
+        stats = stats.after(attempt.iterations, tau)
+        tau = min(longest, tau * growth)
+        density = QuantileDensity(point.x, law.log_density(point.x))
+        if _due(density, law, stats.steps) or (
+            stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
+        ):
+            density = remeshed(density, settings.nodes, landscape.blur)
+            watch.work += REMESH_ITERATIONS * density.x.size
+            law = replace(law, log_mass=density.log_mass)
+            # The velocity anew: differences from the old one would pass for an error that no shorter step makes less.
+            point = replace(point.relabelled(density.x), velocity=law.velocity(density.x))
+            stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
+    return normalised(density)[0], stats
+
+
+def _due(density: QuantileDensity, law: LabelledMass, steps: int) -> bool:
+    """Whether fresh nodes are due after so many steps."""
+    # A kink stays frozen in the labels' masses after diffusion has rounded it; fresh labels forget it.
+    forget = steps in _FORGETTING and kink(law.log_mass) > MAX_KINK
+    return forget or _needs_remesh(density.x, density.log_density)
+
+
+def _too_blurred(density: QuantileDensity, landscape: Landscape, nodes: int) -> bool:
+    """Whether more nodes are wanted, and to be had."""
+    return density.x.size < MOST_NODES * nodes and landscape.blur(density) > MAX_BLUR
 
 
 def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> float:
@@ -338,4 +330,5 @@ def _first_step(law: LabelledMass, point: _Point, settings: FlowSettings) -> flo
     if settings.tolerance is None:
         return settings.step
     rate = law.strain_norm(point.velocity, point.x)
-    return min(0.5 * settings.step, 0.2 / rate) if math.isfinite(rate) and rate > 0 else settings.step
+    share = 0.2 * settings.looseness ** (1.0 / _ERROR_ORDERS[settings.scheme])
+    return min(0.5 * settings.longest, share / rate) if math.isfinite(rate) and rate > 0 else settings.longest

@@ -22,13 +22,11 @@ import numpy as np
 from jkofilter._typing import Array
 from jkofilter.numerics.differences import first_difference, second_difference, smooth_first_difference
 from jkofilter.numerics.newton import PentadiagonalLU, is_increasing, newton_move
+from jkofilter.transport.line.density import relevance
 
-MAX_NEWTON = 30
+MAX_NEWTON = 16
 TOLERANCE = 5e-4
 """Relative change of the node spacings at which Newton stops; its square, 3e-7 nats, is left in the log density."""
-
-TAIL_SCALE = 20.0
-"""Nats of depth below the maximum over which that tolerance grows by e: far tails need no eight digits."""
 
 MAX_COMPRESSION = 0.8
 """Largest part of a node spacing that one iteration may close."""
@@ -49,11 +47,13 @@ class LabelledMass:
         log_mass: l(s), (n,).
         slopes: maps states (n,) to (V', V''), each (n,).
         beta: inverse temperature.
+        looseness: factor on the tolerance of Newton's iteration.
     """
 
     log_mass: Array
     slopes: Callable[[Array], tuple[Array, Array]]
     beta: float
+    looseness: float = 1.0
 
     @cached_property
     def mass(self) -> Array:
@@ -74,8 +74,7 @@ class LabelledMass:
     @cached_property
     def relevance(self) -> Array:
         """Weight of each node spacing when convergence is judged, (n - 1,)."""
-        depth = self.log_mass - self.log_mass.max()
-        return np.exp(np.maximum(depth[1:], depth[:-1]) / TAIL_SCALE)
+        return relevance(self.log_mass)
 
     def velocity(self, x: Array) -> Array:
         """v(X), state per time, (n,)."""
@@ -124,7 +123,7 @@ def proximal_step(law: LabelledMass, centre: Array, h: float, guess: Array) -> P
             raise StepFailedError("the Newton system is singular or not finite")
         x, whole = _capped(x, solved.move, solved.compression)
         # Newton converges quadratically: the last move's square is what is left.
-        if whole and solved.size < TOLERANCE:
+        if whole and solved.size < law.looseness * TOLERANCE:
             return Proximal(x, (x - centre) / h, solved.factors, iteration)
     raise StepFailedError(f"Newton did not converge in {MAX_NEWTON} iterations")
 
