@@ -105,6 +105,7 @@ class JKOFilter(Runnable):
 
     def __post_init__(self) -> None:
         require_model(self.model)
+        refuse_walls(self.model.sde, "JKOFilter")
         if self.transport == "quantile" and self.model.dim != 1:
             raise InputError(f"transport 'quantile' handles dim 1, but model has dim {self.model.dim}; use 'ridge'.")
         if not self._on_the_line:
@@ -140,7 +141,6 @@ class JKOFilter(Runnable):
             )
         if self.scheme not in POOL_SCHEMES:
             raise InputError(f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(POOL_SCHEMES)}.")
-        refuse_walls(self.model.sde, "a transport of particles")
         engine_of(self.transport)
         check_pool(self.pool, self.model.dim)
         if not isinstance(self.assimilation, UpdateSettings):

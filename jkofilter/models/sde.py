@@ -56,11 +56,8 @@ class LangevinSDE:
 def refuse_walls(sde: LangevinSDE, name: str) -> None:
     """Raise InputError if the potential has walls, which the method ``name`` would walk through."""
     if sde.domain is not None:
-        instead = {1: "JKOFilter, GridFilter or ParticleFilter", 2: "GridFilter or ParticleFilter"}
-        raise InputError(
-            f"potential has the domain {sde.domain}, whose walls {name} does not know; use "
-            f"{instead.get(sde.dim, 'ParticleFilter')}."
-        )
+        instead = "GridFilter or ParticleFilter" if sde.dim <= 2 else "ParticleFilter"
+        raise InputError(f"potential has the domain {sde.domain}, whose walls {name} does not know; use {instead}.")
 
 
 def require_finite_potential(sde: LangevinSDE, x: Points) -> None:
