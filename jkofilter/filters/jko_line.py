@@ -179,7 +179,7 @@ def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where:
         FilterError: the posterior is too narrow.
     """
     try:
-        density, increment = normalised(adapted(log_posterior, x, nodes, 2))
+        density, increment = normalised(adapted(log_posterior, x, nodes, 2, likely=x.size // 2))
     except FloatingPointError as error:
         raise FilterError(f"the posterior is narrower than nodes in double precision can resolve {where}.") from error
     if not math.isfinite(increment):

@@ -74,6 +74,7 @@ def adapted(
     nodes: int,
     passes: int,
     blur: Blur | None = None,
+    likely: int = 0,
 ) -> QuantileDensity:
     """An unnormalised density on adapted nodes: as many as asked for, or more until ``blur`` is small.
 
@@ -84,13 +85,15 @@ def adapted(
         passes: of placing nodes, at least.
         blur: nats by which a density is off between its nodes, falling with the fourth power of their spacing; None
             compares with ``log_density`` itself.
+        likely: how many nodes to try first, if more than ``nodes``.
 
     Raises:
         FloatingPointError: the density is zero at every node tried, or too narrow for nodes in double precision.
     """
     log_density = without_edges(log_density, x)
     blur = misfit(log_density) if blur is None else blur
-    count, most = nodes, MOST_NODES * nodes
+    most = MOST_NODES * nodes
+    count = min(max(nodes, likely), most)
     while True:
         density = QuantileDensity(*adapt(log_density, x, count, passes))
         error = blur(density)
@@ -124,7 +127,9 @@ def remeshed(density: QuantileDensity, nodes: int, blur: Blur) -> QuantileDensit
     lost = f"{nodes} nodes cannot carry this density, since moving it to fresh ones would change its mass"
     own = misfit(density.law)
     try:
-        found = adapted(density.law, density.x, nodes, 2, lambda fresh: max(blur(fresh), own(fresh)))
+        found = adapted(
+            density.law, density.x, nodes, 2, lambda fresh: max(blur(fresh), own(fresh)), density.x.size // 2
+        )
     except FloatingPointError as error:
         raise FilterError(lost) from error
     fresh, log_total = normalised(found)

@@ -31,8 +31,8 @@ TORN = 2.5
 """Ratio of neighbouring node spacings at which a step is taken back, since a remesh could no longer mend it."""
 
 MAX_KINK = 0.015
-_INSPECTIONS = tuple(2**k for k in range(1, 20))
-_FORGETTING = _INSPECTIONS[:6]
+_INSPECTIONS = tuple(4**k for k in range(1, 12))
+_FORGETTING = (2, 4, 8, 16, 32, 64)
 """Steps after which a density gets more nodes if it needs them, and after which a kinked one gets fresh ones."""
 
 MAX_GROWTH = 2.5
