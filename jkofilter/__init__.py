@@ -1,5 +1,6 @@
 """jkofilter: track hidden diffusions with filters that carry a density."""
 
+from jkofilter import filters, models
 from jkofilter._version import __version__
 from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.baselines.dual_jko import DualSettings, solve_dual_jko
@@ -24,43 +25,10 @@ from jkofilter.experiments.flow_study import Carried, FlowCase, FlowStudy
 from jkofilter.experiments.methods import dual_jko, jko, particles, proximal
 from jkofilter.experiments.published import PublishedFigure
 from jkofilter.experiments.scenario import Scenario
-from jkofilter.filters import (
-    BenesFilter,
-    DualJKOFilter,
-    EnsembleKalmanFilter,
-    Filter,
-    GridFilter,
-    JKOFilter,
-    KalmanFilter,
-    ParticleFilter,
-    ProductFilter,
-    ProximalFilter,
-    StepInfo,
-    UnscentedKalmanFilter,
-    benes_prior,
-)
+from jkofilter.filters import *
 from jkofilter.filters.driver import Tracker, run_filter
 from jkofilter.filters.result import FilterResult
-from jkofilter.models import (
-    DoubleWell,
-    GaussianMixture,
-    LangevinSDE,
-    LinearGaussian,
-    LogCosh,
-    NonlinearGaussian,
-    ObservationModel,
-    ObservationSeries,
-    Poisson,
-    Potential,
-    Quadratic,
-    RangeBearing,
-    Rotated,
-    SineQuadratic,
-    StateSpaceModel,
-    StochasticVolatility,
-    StudentT,
-    simulate,
-)
+from jkofilter.models import *
 from jkofilter.numerics import metrics
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.laws.belief import TransportBelief
@@ -73,71 +41,44 @@ from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
 CloudFlow = WeightedParticleFlow
 """The old name of ``WeightedParticleFlow``."""
 
+# Rooms that grow name what they offer themselves.
 __all__ = [
+    *filters.__all__,
+    *models.__all__,
     "Belief",
     "BenesBelief",
-    "BenesFilter",
     "Calibration",
     "Carried",
     "CloudFlow",
-    "DoubleWell",
-    "DualJKOFilter",
     "DualSettings",
-    "EnsembleKalmanFilter",
-    "Filter",
     "FilterError",
     "FilterResult",
     "FilterStudy",
     "FlowCase",
     "FlowStudy",
     "GaussianBelief",
-    "GaussianMixture",
     "GridBelief",
     "GridBelief2D",
-    "GridFilter",
     "InputError",
     "ICNN",
     "ICNNEngine",
-    "JKOFilter",
     "JKOFlow",
-    "KalmanFilter",
-    "LangevinSDE",
-    "LinearGaussian",
-    "LogCosh",
-    "NonlinearGaussian",
-    "ObservationModel",
-    "ObservationSeries",
     "ParticleBelief",
-    "ParticleFilter",
     "ParticleFlow",
-    "Poisson",
-    "Potential",
     "QuantileBelief",
     "ProductBelief",
-    "ProductFilter",
     "ProductLaw",
     "PublishedFigure",
-    "ProximalFilter",
     "ProximalSettings",
-    "Quadratic",
-    "RangeBearing",
     "RidgeEngine",
-    "Rotated",
     "SVGDResult",
     "Scenario",
-    "SineQuadratic",
     "SoftMaximumEngine",
-    "StateSpaceModel",
-    "StepInfo",
-    "StochasticVolatility",
-    "StudentT",
     "Tracker",
     "TransportBelief",
-    "UnscentedKalmanFilter",
     "UpdateSettings",
     "WeightedParticleFlow",
     "__version__",
-    "benes_prior",
     "calibrate",
     "dual_jko",
     "jko",
@@ -145,7 +86,6 @@ __all__ = [
     "particles",
     "proximal",
     "run_filter",
-    "simulate",
     "solve_dual_jko",
     "solve_jko",
     "solve_particles",

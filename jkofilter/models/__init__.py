@@ -1,5 +1,6 @@
 """Potentials, the diffusion, sensors, readings, and the model that joins them."""
 
+from jkofilter.models import potentials
 from jkofilter.models.observations import (
     LinearGaussian,
     NonlinearGaussian,
@@ -8,15 +9,7 @@ from jkofilter.models.observations import (
     StochasticVolatility,
     StudentT,
 )
-from jkofilter.models.potentials import (
-    DoubleWell,
-    GaussianMixture,
-    LogCosh,
-    Potential,
-    Quadratic,
-    Rotated,
-    SineQuadratic,
-)
+from jkofilter.models.potentials import *
 from jkofilter.models.range_bearing import RangeBearing
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.series import ObservationSeries
@@ -24,20 +17,14 @@ from jkofilter.models.simulate import simulate
 from jkofilter.models.state_space import StateSpaceModel
 
 __all__ = [
-    "DoubleWell",
-    "GaussianMixture",
+    *potentials.__all__,
     "LangevinSDE",
     "LinearGaussian",
-    "LogCosh",
     "NonlinearGaussian",
     "ObservationModel",
     "ObservationSeries",
     "Poisson",
-    "Potential",
-    "Quadratic",
     "RangeBearing",
-    "Rotated",
-    "SineQuadratic",
     "StateSpaceModel",
     "StochasticVolatility",
     "StudentT",

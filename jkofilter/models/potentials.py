@@ -16,6 +16,8 @@ from jkofilter.models.checks import as_tensor, positive_number, require_orthogon
 from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
 from jkofilter.numerics.domain import Domain, as_domain
 
+__all__ = ["DoubleWell", "GaussianMixture", "LogCosh", "Potential", "Quadratic", "Rotated", "SineQuadratic"]
+
 
 class Potential:
     """A scalar function of the state, with gradient and Hessian.

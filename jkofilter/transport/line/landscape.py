@@ -91,7 +91,9 @@ def surveyed(landscape: Landscape, density: QuantileDensity, duration: float) ->
     value, (slope, curvature) = landscape.energy(x), landscape.steepness(x)
     for what, seen in (("", value), ("the slope of ", slope), ("the curvature of ", curvature)):
         if not np.isfinite(seen).all():
-            raise FilterError(f"{what}the potential is not finite at x = {x[~np.isfinite(seen)][0]:g}, which the law reaches")
+            raise FilterError(
+                f"{what}the potential is not finite at x = {x[~np.isfinite(seen)][0]:g}, which the law reaches"
+            )
     for upper in (False, True):
         if _escape(landscape, x, slope, upper) < duration:
             raise FilterError("the potential falls so steeply that the law runs off to infinity in that time")
