@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import jkofilter as jf
+from jkofilter.filters import jko_line
 
 
 def _gen() -> torch.Generator:
@@ -144,8 +145,6 @@ def test_a_second_solution_that_is_another_is_an_error_or_a_note(monkeypatch: py
     belief, info = honest.predict(honest.init(_gen()), 0.5, _gen())
     assert info.note == ""
     assert info.details["second_solution"] < 1e-2
-    from jkofilter.filters import jko_line
-
     flow = jko_line.flow
     monkeypatch.setattr(jko_line, "flow", lambda density, duration, *rest: flow(density, 0.5 * duration, *rest))
     with pytest.raises(jf.FilterError, match=r"second solution, on cells, 1\.21\d and .*GridFilter"):
