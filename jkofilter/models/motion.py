@@ -39,7 +39,8 @@ _WALL_WIDTHS = 6.0
 _DENSE = 64
 """Dimension up to which A is looked for: beyond, Hessians cost more than the steps they save."""
 _DEEPEST, _SHALLOW, _SLIDING, _SUSPICIOUS = 40, 20, 6, 12
-_TOGETHER = 4096
+_TOGETHER, _LOOKED_AT = 32_768, 4096
+"""Coordinates of points that are halved together, and points that are looked at for jumps."""
 _PRESSED = 0.1
 _MOST_STEPS, _PATIENCE = 1_000_000, 2_000
 
@@ -165,7 +166,7 @@ class Mover:
                     "chosen."
                 )
             if watch:
-                require_all_reachable(self.sde, before[:_TOGETHER], x[:_TOGETHER])
+                require_all_reachable(self.sde, before[:_LOOKED_AT], x[:_LOOKED_AT])
             unresolved += missed.clamp(max=SPLIT).mean().item()
         return Moved(x, count, 0, unresolved / count)
 
@@ -184,7 +185,7 @@ class Mover:
             h, before = remaining / ahead, x
             x, missed = self._step(plan.stepper, x, h, plan.watch or fresh or len(x) < _PLANNERS)
             if fresh:
-                require_all_reachable(self.sde, before[:_TOGETHER], x[:_TOGETHER])
+                require_all_reachable(self.sde, before[:_LOOKED_AT], x[:_LOOKED_AT])
             self.left = self.left - 1 if missed <= _SURPRISE * ACCURATE else 0
             steps, unresolved = steps + 1, unresolved + missed
             remaining = remaining - h if ahead > 1 else 0.0
@@ -259,8 +260,9 @@ class Mover:
     def _in_halves(self, stepper: Stepper, x: Points, h: float, noise: Points) -> Points:
         """Steps that turned out too long for some points, each of them in as many pieces as it takes."""
         n, d = x.shape
-        if n > _TOGETHER:
-            parts = zip(x.split(_TOGETHER), noise.split(_TOGETHER), strict=True)
+        most = max(1, _TOGETHER // d)
+        if n > most:
+            parts = zip(x.split(most), noise.split(most), strict=True)
             return torch.cat([self._in_halves(stepper, some, h, theirs) for some, theirs in parts])
         # What every point has yet to take, the next piece on top: its noise, and how often it was halved.
         ahead = x.new_empty(n, _DEEPEST + 2, d)

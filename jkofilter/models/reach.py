@@ -10,8 +10,9 @@ from torch import Tensor
 from jkofilter._typing import Points, State
 from jkofilter.errors import FilterError
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.draws import standard_normal, stream
 
-_HALVINGS, _LASTS, _FELT, _ROUNDING = 40, 0.5, 0.1, 64
+_HALVINGS, _LASTS, _FELT, _ROUNDING, _STEEP = 40, 0.5, 0.1, 64, 1e3
 
 
 def require_finite(sde: LangevinSDE, x: Points) -> None:
@@ -32,6 +33,40 @@ def require_reachable(sde: LangevinSDE, before: State, after: State) -> None:
             f"the potential jumps by {size:g} near {_at(at)}, which its gradient does not show: smooth the jump over "
             "some width, or use GridFilter with cells narrow for it."
         )
+
+
+def require_gradual(sde: LangevinSDE, x: Points, duration: float) -> None:
+    """Raise FilterError if the potential jumps, or turns infinite at once, as far from points (n, d) as noise reaches.
+
+    For methods that go by gradients and move points by none of the noise themselves. A barrier that rises to infinity
+    gradually, as -log x does, is none of these.
+
+    Args:
+        sde: the diffusion.
+        x: where the law is, finite.
+        duration: of the noise, time.
+    """
+    deviation = math.sqrt(sde.variance_rate() * duration)
+    after = x + deviation * standard_normal(x, stream(0, "probe", x.device))
+    with torch.no_grad():
+        value = sde.potential(after)
+    for at in torch.nonzero(value == torch.inf)[:1, 0].tolist():
+        edge = _edge(sde, x[at], after[at])
+        rise = torch.linalg.vector_norm(sde.potential.gradient(edge.unsqueeze(0))).item() * deviation
+        if rise * float(sde.beta) < _STEEP:
+            raise _infinite(sde, after[at])
+    gradual = torch.isfinite(value) & torch.isfinite(sde.potential.gradient(after)).all(-1)
+    if gradual.any():
+        require_all_reachable(sde, x[gradual], after[gradual])
+
+
+def _edge(sde: LangevinSDE, inside: State, outside: State) -> State:
+    """The last point at which V is finite on the way to one where it is not."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (inside + outside)
+        finite = bool(torch.isfinite(sde.potential(middle.unsqueeze(0))).all())
+        inside, outside = (middle, outside) if finite else (inside, middle)
+    return inside
 
 
 def require_all_reachable(sde: LangevinSDE, before: Points, after: Points) -> None:

@@ -13,7 +13,7 @@ Comput. Simulation 38, 119-126 (the minimum of the path within a step makes refl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -86,11 +86,22 @@ class Stepper:
     beta: float
     linear: Linear
     domain: Domain | None
+    _known: dict[float, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def noise(self, x: Points, h: Length, generator: Generator) -> Points:
         """What the noise adds in a step from x, (n, d), in the eigenbasis of A."""
-        variance = 2 / self.beta * h * phi1(2 * h * self.linear.rates)
-        return variance.sqrt() * standard_normal(x, generator)
+        return self._factors(h)[2] * standard_normal(x, generator)
+
+    def _factors(self, h: Length) -> tuple[Tensor, Tensor, Tensor]:
+        """h phi1(hA), h phi2(hA) and the deviation of the noise; a length is asked for many times in a row."""
+        known = self._known.get(h) if isinstance(h, float) else None
+        if known is None:
+            z = h * self.linear.rates
+            known = h * phi1(z), h * phi2(z), (2 / self.beta * h * phi1(2 * z)).sqrt()
+            if isinstance(h, float):
+                self._known.clear()
+                self._known[h] = known
+        return known
 
     def halves(self, noise: Points, h: Length, generator: Generator) -> tuple[Points, Points]:
         """The noise of both halves of a step, given that of the whole (a Brownian bridge)."""
@@ -119,11 +130,11 @@ class Stepper:
         """
         force = self.drift(x)
         if self.domain is None:
-            z = h * self.linear.rates
-            predicted = x + self.linear.back(h * phi1(z) * self.linear.into(force) + noise)
+            first, second, _ = self._factors(h)
+            predicted = x + self.linear.back(first * self.linear.into(force) + noise)
             moved, foreseen = predicted - x, self.drift(predicted)
             change = self.linear.into(foreseen - force) + self.linear.rates * self.linear.into(moved)
-            after = predicted + self.linear.back(h * phi2(z) * change)
+            after = predicted + self.linear.back(second * change)
         else:
             after, moved, foreseen = self._reflected(self.domain, x, h, force, noise, generator)
             change = foreseen - force

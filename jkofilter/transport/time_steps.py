@@ -11,7 +11,7 @@ from torch import Generator
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError
-from jkofilter.models.reach import require_all_reachable
+from jkofilter.models.reach import require_gradual
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
@@ -62,12 +62,10 @@ def carry(
     """Take a pool of the law at time ``start`` ``duration`` ahead; the other arguments as in ``solve_jko``.
 
     Raises:
-        FilterError: a step fails however short (names the time), or the law was carried to where the potential is
-            infinite, or over a jump of it.
+        FilterError: a step fails however short (names the time), or the law comes to where the potential jumps or
+            turns infinite at once, of which its gradient says nothing.
     """
-    carried = _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
-    require_all_reachable(stepper.sde, pool.x, carried.pool.x)
-    return carried
+    return _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +89,7 @@ class _Driver:
             left = self.duration - state.time
             # Equal steps to the end rather than a sliver at the end.
             tau = left / math.ceil(left / tau - 1e-9)
+            require_gradual(self.stepper.sde, state.pool.x, tau)
             start = clock.perf_counter()
             found = self._attempt(state, tau)
             seconds = (clock.perf_counter() - start) / len(found.steps)
