@@ -264,7 +264,7 @@ def test_a_step_too_long_for_the_potential_says_so() -> None:
 
 
 BAD = {
-    "prior": ("prior", lambda: jf.solve_dual_jko(Normal(0.0, 1.0), line()[1], 1.0)),
+    "prior": ("prior", lambda: jf.solve_dual_jko(Normal(torch.zeros(3), torch.ones(3)), line()[1], 1.0)),
     "sde": ("sde", lambda: jf.solve_proximal(line()[0], jf.DoubleWell(1), 1.0)),
     "duration": ("duration", lambda: jf.solve_dual_jko(*line(), math.nan)),
     "step": ("step", lambda: jf.solve_proximal(*line(), 1.0, 0.0)),
