@@ -17,8 +17,9 @@ from jkofilter.baselines.weighted_particles import Mixture, WeightedParticles
 from jkofilter.beliefs.checks import checked_points, generator_or_default
 from jkofilter.errors import FilterError
 from jkofilter.models.checks import require_non_negative, require_positive
+from jkofilter.models.potential_checks import check_potential
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.models.state_space import require_prior_and_sde, sample_prior
+from jkofilter.models.state_space import probed_prior, require_prior_and_sde, sample_prior
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.threads import one_thread
@@ -219,6 +220,7 @@ def check_flow(prior: Distribution, sde: LangevinSDE, duration: float, step: flo
         InputError: one of them cannot.
     """
     vector = require_prior_and_sde(prior, sde)
+    check_potential(sde.potential, probed_prior(vector))
     require_non_negative("duration", duration)
     require_positive("step", step)
     return vector

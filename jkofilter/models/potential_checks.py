@@ -25,7 +25,7 @@ AROUND = (1.0, 2.0, 4.0, 8.0)
 
 
 def check_potential(potential: Potential, draws: Points) -> None:
-    """Try a potential out at draws of the prior, (n, d), n of at least ten.
+    """Try a potential out at draws of a law, (n, d), n of at least ten: the prior, or where a flow has come to.
 
     Raises:
         InputError: it couples the points of a batch, is NaN at a draw, or its gradient or Hessian is NaN where it is
@@ -36,14 +36,14 @@ def check_potential(potential: Potential, draws: Points) -> None:
     value = potential(draws).detach()
     if torch.isnan(value).any():
         raise InputError(
-            "potential is NaN at draws of the prior; give a function that is defined wherever the law has mass, or a "
-            "prior that stays where it is."
+            "potential is NaN where the law has mass; give a function that is defined there, or a prior that stays "
+            "where it is."
         )
     if kind.gradient is not Potential.gradient:
         require_pointwise(potential.gradient, draws, "potential.gradient()", (dim,))
     gradient, inside = potential.gradient(draws).detach(), torch.isfinite(value)
     if torch.isnan(gradient[inside]).any():
-        raise InputError(f"potential has a NaN gradient at draws of the prior where its value is finite: {BRANCHES}.")
+        raise InputError(f"potential has a NaN gradient where the law has mass and its value is finite: {BRANCHES}.")
     inner = draws[inside & torch.isfinite(gradient).all(-1)]
     inner = inner[: max(4, ENTRIES // dim)]
     if len(inner) < 2 or not (inner.std(0) > 0).all():

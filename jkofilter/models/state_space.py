@@ -51,6 +51,7 @@ class StateSpaceModel:
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
         draws = probed_prior(self.prior)
+        check_potential(self.sde.potential, draws)
         check_observation(self.observation, draws, stream(0, "probe", draws.device))
 
     @property
@@ -93,17 +94,16 @@ class StateSpaceModel:
 
 
 def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> Distribution:
-    """``prior`` with event_shape (d,), once it and ``sde`` fit together and the potential is one where the prior lives.
+    """``prior`` with event_shape (d,), once it and ``sde`` fit together.
 
     Raises:
-        InputError: they are something else, of different dimensions, or the potential fails at draws of the prior.
+        InputError: they are something else, or of different dimensions.
     """
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
     vector = as_vector_prior(prior, sde.dim)
     if sde.domain is not None:
         require_inside(vector, probed_prior(vector, _MANY), sde.domain)
-    check_potential(sde.potential, probed_prior(vector))
     return vector
 
 

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from jkofilter.errors import InputError
 from jkofilter.models.checks import require_non_negative, require_positive
+from jkofilter.models.potential_checks import check_potential
 from jkofilter.models.sde import LangevinSDE, refuse_walls, require_finite_potential
 from jkofilter.models.state_space import require_prior_and_sde
 from jkofilter.numerics.draws import stream
@@ -21,6 +22,9 @@ from jkofilter.transport.steps.engine import Engine
 from jkofilter.transport.steps.engines import engine_of
 from jkofilter.transport.steps.stepping import Stepper
 from jkofilter.transport.time_steps import MAX_STEPS, carry
+
+PROBES = 64
+"""Particles at which a potential is tried out: where the law is now, which may be far from the prior."""
 
 
 @one_thread()
@@ -71,6 +75,7 @@ def solve_jko(
     base = prior_pool(law, draws)
     generator = stream(seed, "fit", draws.device)
     now = base if past is None else pushed_through(past.maps, base)
+    check_potential(sde.potential, now.x[:PROBES])
     require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]
     carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
