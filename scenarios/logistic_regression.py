@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import jkofilter as jf
+from jkofilter.numerics.draws import Purpose, stream
 
 SHAPE, RATE = 1.0, 0.01
 SEED = 0
@@ -199,13 +200,18 @@ class Exact:
 
 
 def adaptive_importance_sampling(
-    potential: jf.Potential, seed: int, rounds: int = 10, count: int = 20_000, last: int = 200_000
+    potential: jf.Potential,
+    seed: int,
+    purpose: Purpose = "baseline",
+    rounds: int = 10,
+    count: int = 20_000,
+    last: int = 200_000,
 ) -> Exact:
     """Student t proposals with eight degrees of freedom, fitted anew to their own weighted draws (Oh & Berger 1992).
 
     Weights are tempered while fitting, to an effective tenth of the draws at least.
     """
-    generator, freedom, d = torch.Generator().manual_seed(seed), 8, potential.dim
+    generator, freedom, d = stream(seed, purpose), 8, potential.dim
     mean, factor = torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
     for n in (count,) * rounds + (last,):
         scale = noise(n, freedom, generator).square().mean(-1, keepdim=True).sqrt()
@@ -247,14 +253,14 @@ class Points:
 def svgd(problem: jf.FlowCase, seed: int, seconds: float) -> jf.Carried:
     """Stein variational gradient descent from the same prior, with the kernel and the steps of its authors."""
     count, steps = 500, 2000
-    start = WIDTH * noise(count, problem.dim, torch.Generator().manual_seed(seed))
+    start = WIDTH * noise(count, problem.dim, stream(seed, "baseline"))
     result = jf.svgd(None, start, steps, rate=0.05, score=lambda u, _: -problem.sde.potential.gradient(u), seed=seed)
     return jf.Carried(lambda time: Points(result.particles), f"{count} particles, {steps} steps")
 
 
 def log_likelihoods(potential: Whitened, law: jf.Belief, test: TwoClasses) -> Tensor:
     """Log predictive probability of each test reading's class, averaged over draws of the law, (n,)."""
-    w = potential.state(law.sample(DRAWS, torch.Generator().manual_seed(1)))[:, :-1]
+    w = potential.state(law.sample(DRAWS, stream(1, "judging")))[:, :-1]
     signed = test.y[:, None] * test.x
     parts = [torch.nn.functional.logsigmoid(w @ part.mT).logsumexp(0) for part in signed.split(CHUNK)]
     return torch.cat(parts) - math.log(DRAWS)
@@ -266,7 +272,7 @@ def log_evidence(potential: jf.Potential, law: jf.Belief) -> float:
         return law.log_evidence
     if not hasattr(law, "log_prob"):
         return math.nan
-    generator = torch.Generator().manual_seed(2)
+    generator = stream(2, "judging")
     if hasattr(law, "sample_with_log_prob"):
         x, log_prob = law.sample_with_log_prob(DRAWS, generator)
     else:
@@ -282,13 +288,13 @@ def case(name: str, train: TwoClasses, test: TwoClasses, note: str) -> jf.FlowCa
 
     @cache
     def moments() -> tuple[Tensor, Tensor]:
-        exact = adaptive_importance_sampling(potential, SEED + 1)
+        exact = adaptive_importance_sampling(potential, SEED, "judging")
         state = potential.state(exact.points)
         mean = exact.weights @ state
         return mean, (exact.weights @ (state - mean).square()).sqrt()
 
     def deviations(law: jf.Belief) -> Tensor:
-        draws = potential.state(law.sample(DRAWS, torch.Generator().manual_seed(3)))
+        draws = potential.state(law.sample(DRAWS, stream(3, "judging")))
         return torch.stack(((draws.mean(0) - moments()[0]) / moments()[1], draws.std(0) / moments()[1]))
 
     measures: dict[str, Callable[[jf.Belief], float]] = {

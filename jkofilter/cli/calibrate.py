@@ -35,7 +35,13 @@ def calibrate(
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(filter, total=runs)
         found = simulated_ranks(
-            tested.filter, tested.times, runs, seed, tested.substep, lambda run: progress.update(bar, completed=run + 1)
+            tested.filter,
+            tested.times,
+            runs,
+            seed,
+            tested.substep,
+            lambda run: progress.update(bar, completed=run + 1),
+            tested.start,
         )
     covered, error = found.coverage(PROBABILITY), found.coverage_error(PROBABILITY)
     screen.print(f"{PROBABILITY:.0%} intervals of {filter} cover {covered:.1%} +- {error:.1%} of {runs} simulated runs")

@@ -72,6 +72,7 @@ def calibrate(
     seed: int = 0,
     substep: float | None = None,
     on_run: Callable[[int], None] = lambda run: None,
+    start: float | None = None,
 ) -> Calibration:
     """Simulate paths and readings from the filter's own model, and rank the truths within its beliefs.
 
@@ -82,6 +83,7 @@ def calibrate(
         seed: zero or more; another seed gives other simulations.
         substep: longest step of the simulation, time; None chooses steps from the curvature.
         on_run: called after every run with its number.
+        start: when the prior holds, time; None is time zero, as in ``simulate``.
 
     Raises:
         InputError: ``filter`` is none, ``runs`` is below two, ``seed`` below zero, or the simulation cannot be made.
@@ -93,7 +95,7 @@ def calibrate(
     levels = []
     for run in range(runs):
         own = derived_seed(seed, "calibration", run)
-        path, series = simulate(filter.model, times, seed=own, substep=substep)
+        path, series = simulate(filter.model, times, seed=own, substep=substep, start=start)
         try:
             levels.append(_levels(filter, path, series, own))
         except FilterError as error:

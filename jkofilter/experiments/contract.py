@@ -122,12 +122,14 @@ class Calibrated:
         times: of the readings, (m,), in the SDE's unit.
         substep: longest step of the simulations, time; None leaves it to them.
         title: of the problem.
+        start: when the prior holds, time; None is time zero.
     """
 
     filter: Filter
     times: Float[Tensor, " m"]
     substep: float | None
     title: str
+    start: float | None = None
 
 
 @runtime_checkable

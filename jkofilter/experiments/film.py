@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from jkofilter.beliefs.base import Belief
 from jkofilter.errors import FilterError, InputError
@@ -14,13 +15,13 @@ FRAMES = 150
 MAX_FRAMES = 600
 
 
-def film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
+def film(item: Filter, series: ObservationSeries, until: Any, seed: int) -> tuple[Belief, ...]:
     """Beliefs in order of time, thinned where there are many readings; none where a step fails.
 
     Args:
         item: the filter.
         series: the readings.
-        until: end, in the SDE's unit; None for the last reading.
+        until: end, in the SDE's unit or a date as the series has them; None for the last reading.
         seed: of the filter.
     """
     try:
@@ -30,18 +31,19 @@ def film(item: Filter, series: ObservationSeries, until: float | None, seed: int
         return ()
 
 
-def _film(item: Filter, series: ObservationSeries, until: float | None, seed: int) -> tuple[Belief, ...]:
-    tracker = Tracker(item, seed)
-    end = series.times[-1].item() if until is None else until
+def _film(item: Filter, series: ObservationSeries, until: Any, seed: int) -> tuple[Belief, ...]:
+    tracker = Tracker(item, seed, series.start)
+    end = series.times[-1].item() if until is None else series.time_of(until, "until")
+    length = end - series.start
     beliefs: list[Belief] = [tracker.belief]
 
     def keep() -> None:
-        if tracker.belief.time - beliefs[-1].time >= end / MAX_FRAMES:
+        if tracker.belief.time - beliefs[-1].time >= length / MAX_FRAMES:
             beliefs.append(tracker.belief)
 
     def advance(time: float) -> None:
         start = tracker.belief.time
-        frames = max(1, math.ceil((time - start) * FRAMES / end - 1e-9)) if end > 0 else 1
+        frames = max(1, math.ceil((time - start) * FRAMES / length - 1e-9)) if length > 0 else 1
         for k in range(1, frames + 1):
             tracker.predict(max(start + (time - start) * k / frames - tracker.belief.time, 0.0))
             if k < frames:

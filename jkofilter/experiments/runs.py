@@ -150,7 +150,7 @@ def _densities_compared(ours: Belief, exact: Belief) -> dict[str, float]:
 def warmed_up(item: Filter, series: ObservationSeries) -> None:
     """Run a filter on the first reading alone, so that libraries load outside of the time that is measured."""
     try:
-        run_filter(item, ObservationSeries(series.times[:1], series.values[:1]))
+        run_filter(item, ObservationSeries(series.times[:1], series.values[:1], start=series.start))
     except (FilterError, InputError):
         return
 

@@ -44,7 +44,8 @@ class Scenario(Commanded):
             filter beside the reference has just taken; they join the comparison at equal time.
         times: reading times (m,), each seed simulating a path of its own; or None.
         series: real readings, the same for every seed; or None. Give one of the two.
-        until: predict on to this time, in the SDE's unit; None ends at the last reading.
+        until: predict on to this time, in the SDE's unit or a date as the series has them; None ends at the last
+            reading.
         seeds: how many seeds, 0 to seeds - 1; they drive the simulation and the random filters.
         substep: longest step of the simulation, time; None chooses steps from the curvature.
         description: one sentence.
@@ -54,6 +55,7 @@ class Scenario(Commanded):
         kl: whether the final densities are compared too; kernel estimates in many dimensions take minutes.
         readings_on_state_axis: whether a reading is the state plus noise and can be drawn on its axis.
         published: figures that others report.
+        start: of simulated readings: when the prior holds, time; None is time zero. A series has its own.
 
     Raises:
         InputError: the parts do not fit together.
@@ -66,7 +68,7 @@ class Scenario(Commanded):
     matched: Mapping[str, Callable[[StateSpaceModel, int], Filter]] = field(default_factory=dict)
     times: Any = None
     series: ObservationSeries | None = None
-    until: float | None = None
+    until: Any = None
     seeds: int = 1
     substep: float | None = None
     description: str = ""
@@ -76,6 +78,7 @@ class Scenario(Commanded):
     kl: bool = True
     readings_on_state_axis: bool = True
     published: Sequence[PublishedFigure] = ()
+    start: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, StateSpaceModel):
@@ -93,7 +96,7 @@ class Scenario(Commanded):
         if (self.times is None) == (self.series is None):
             raise InputError("give either times (simulated readings) or series (real readings), not both or neither.")
         if self.times is not None:
-            object.__setattr__(self, "times", checked_times(self.times))
+            object.__setattr__(self, "times", checked_times(self.times, start=self.start))
         elif not isinstance(self.series, ObservationSeries):
             raise InputError("series must be an ObservationSeries(times, values).")
         if not isinstance(self.seeds, int) or self.seeds < 1:
@@ -131,7 +134,7 @@ class Scenario(Commanded):
         """The true path at the reading times, (m, d), where it is simulated, and the readings."""
         if self.series is not None:
             return None, self.series
-        return simulate(self.model, self.times, seed=seed, substep=self.substep)
+        return simulate(self.model, self.times, seed=seed, substep=self.substep, start=self.start)
 
     def planned(self, names: Collection[str] | None = None, seeds: Sequence[int] | None = None) -> list[Run]:
         """The reference, the named filters (all by default), and what is matched to the first of the scenario."""
@@ -210,5 +213,6 @@ class Scenario(Commanded):
             )
         if method not in self.filters:
             raise InputError(f"filter names no filter {method!r}; {have}.")
-        times = self.times if self.series is None else self.series.times
-        return Calibrated(self.filters[method](self.model), times, self.substep, self.description or self.name)
+        times, start = (self.times, self.start) if self.series is None else (self.series.times, self.series.start)
+        title = self.description or self.name
+        return Calibrated(self.filters[method](self.model), times, self.substep, title, start)

@@ -29,7 +29,7 @@ class DualJKOFilter(ProximalRecursionFilter):
 
     @property
     def points(self) -> int:
-        """Of the cloud."""
+        """How many carry the law."""
         return self.settings.points
 
     @property

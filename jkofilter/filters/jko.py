@@ -139,7 +139,7 @@ class JKOFilter(Runnable):
                 "transport must be 'auto', 'quantile', 'ridge', 'icnn', 'soft-maximum' or an engine, got "
                 f"{self.transport!r}."
             )
-        if self.scheme not in POOL_SCHEMES:
+        if self.scheme in LINE_SCHEMES and self.scheme not in POOL_SCHEMES:
             raise InputError(f"scheme {self.scheme!r} is for the quantile transport; use {', '.join(POOL_SCHEMES)}.")
         engine_of(self.transport)
         check_pool(self.pool, self.model.dim)

@@ -20,7 +20,7 @@ from jkofilter.transport.laws.fitted_law import agreement, refit
 from jkofilter.transport.laws.prior_pool import prior_draws, prior_pool
 from jkofilter.transport.schemes import PoolScheme
 from jkofilter.transport.steps.engine import Engine
-from jkofilter.transport.steps.stepping import Stepper
+from jkofilter.transport.steps.stepping import JKOStepper
 from jkofilter.transport.time_steps import WORTH_A_NOTE, CarriedPool, carry
 
 MOST_MAPS = 8
@@ -71,7 +71,7 @@ class PoolCarrier:
             FilterError: no step, however short, converges; or no law fits a chain that has grown too long.
         """
         start, fitted = self._shortened(now, generator)
-        stepper = Stepper(self.model.sde, self.engine, self.scheme)
+        stepper = JKOStepper(self.model.sde, self.engine, self.scheme)
         carried = carry(stepper, start.pool, duration, self.step, None, generator, start.time)
         after = replace(start, time=start.time + duration, maps=(*start.maps, *carried.maps), pool=carried.pool)
         if not carried.maps:

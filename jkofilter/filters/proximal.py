@@ -35,7 +35,7 @@ class ProximalFilter(ProximalRecursionFilter):
 
     @property
     def points(self) -> int:
-        """Of the cloud."""
+        """How many carry the law."""
         return self.settings.points
 
     @property

@@ -20,11 +20,11 @@ from jkofilter.models.potential_checks import nan_branch_around
 from jkofilter.models.reach import require_all_reachable, require_finite, require_reachable
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.draws import standard_normal
-from jkofilter.numerics.heun import Linear, Stepper
+from jkofilter.numerics.heun import HeunScheme, Linear
 from jkofilter.numerics.time_grid import equal_steps
 
 ACCURATE = 0.1
-"""Mean of what a planned step leaves unresolved (see ``Stepper.step``): variances are then off by .25%."""
+"""Mean of what a planned step leaves unresolved (see ``HeunScheme.step``): variances are then off by .25%."""
 NEAR_WALLS = 0.05
 """The same with walls, near which the scheme is of first order with a small factor."""
 STABLE = 0.5
@@ -53,7 +53,7 @@ class Moved:
         points: (n, d).
         steps: how many.
         split: moves of single points that were taken in halves.
-        coarseness: mean of what the steps left unresolved (see ``Stepper.step``); small is accurate.
+        coarseness: mean of what the steps left unresolved (see ``HeunScheme.step``); small is accurate.
     """
 
     points: Points
@@ -66,7 +66,7 @@ class Moved:
 class _Plan:
     """Steps of one length; ``watch`` if all of them have to compare energies, not only the first."""
 
-    stepper: Stepper
+    stepper: HeunScheme
     step: float
     watch: bool
 
@@ -112,7 +112,7 @@ def reflected(sde: LangevinSDE, x: Points) -> Points:
 
 
 def _flow(
-    stepper: Stepper, x: Points, h: float, generator: Generator, depth: int = 0, before: Scalars | None = None
+    stepper: HeunScheme, x: Points, h: float, generator: Generator, depth: int = 0, before: Scalars | None = None
 ) -> Points:
     """Without noise, halved where it is too long; ``before`` is what the step twice as long left unresolved."""
     after, unresolved = stepper.step(x, h, torch.zeros_like(x), generator, watch=False)
@@ -201,10 +201,10 @@ class Mover:
             self.left, self.split_before = _BLOCK, self.split
         return last, fresh
 
-    def stepper(self, linear: Linear, beta: float | None = None) -> Stepper:
+    def stepper(self, linear: Linear, beta: float | None = None) -> HeunScheme:
         """With the noise of another temperature, if one is given."""
         own = float(self.sde.beta)
-        return Stepper(self.sde.drift, lambda x: own * self.sde.potential(x), beta or own, linear, self.sde.domain)
+        return HeunScheme(self.sde.drift, lambda x: own * self.sde.potential(x), beta or own, linear, self.sde.domain)
 
     def resolved(self, x: Points, longest: float) -> float:
         """A step of at most ``longest`` that plain Heun resolves at the points, and Strang splitting at the walls.
@@ -228,7 +228,7 @@ class Mover:
         chosen = _chosen(x)
         return self._planned(self.stepper(_linear_part(self.sde, chosen)), chosen, longest)
 
-    def _planned(self, stepper: Stepper, chosen: Points, longest: float) -> _Plan:
+    def _planned(self, stepper: HeunScheme, chosen: Points, longest: float) -> _Plan:
         points = chosen.repeat(max(1, _COPIES // len(chosen)), 1)
         accurate, h = ACCURATE, longest
         if self.sde.domain is not None:
@@ -248,7 +248,7 @@ class Mover:
                 looked = True
             h /= max(excess, 1.1)
 
-    def _step(self, stepper: Stepper, x: Points, h: float, watch: bool) -> tuple[Points, float]:
+    def _step(self, stepper: HeunScheme, x: Points, h: float, watch: bool) -> tuple[Points, float]:
         noise = stepper.noise(x, h, self.generator)
         after, unresolved = stepper.step(x, h, noise, self.generator, watch)
         bad = ~(unresolved <= SPLIT)
@@ -257,7 +257,7 @@ class Mover:
             unresolved = torch.where(bad, SPLIT, unresolved)
         return after, unresolved.mean().item()
 
-    def _in_halves(self, stepper: Stepper, x: Points, h: float, noise: Points) -> Points:
+    def _in_halves(self, stepper: HeunScheme, x: Points, h: float, noise: Points) -> Points:
         """Steps that turned out too long for some points, each of them in as many pieces as it takes."""
         n, d = x.shape
         most = max(1, _TOGETHER // d)
@@ -293,7 +293,7 @@ class Mover:
             going = going[top[going] >= 0]
         return x
 
-    def _given_up(self, stepper: Stepper, x: Points, after: Points, fine: Tensor, level: Tensor) -> bool:
+    def _given_up(self, stepper: HeunScheme, x: Points, after: Points, fine: Tensor, level: Tensor) -> bool:
         """Whether pieces halved very often may be taken as they are: at a wall, where that moves hardly any mass.
 
         Raises:

@@ -148,7 +148,7 @@ def _end_to_end(weights: Array) -> Array:
     return np.concatenate([weights, closed], axis=-1).reshape(-1)[:-1]
 
 
-class Stepper(Protocol):
+class ImplicitOperator(Protocol):
     """What ``evolve`` needs of a generator, on a line or a plane.
 
     Attributes:
@@ -244,7 +244,7 @@ class Progress:
             self.level -= 1
 
 
-def evolve(operator: Stepper, p: Array, progress: Progress, steps: int) -> Array:
+def evolve(operator: ImplicitOperator, p: Array, progress: Progress, steps: int) -> Array:
     """``p`` after at most ``steps`` further steps of ``progress``, which is updated in place.
 
     Args:

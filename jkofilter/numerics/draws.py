@@ -31,8 +31,8 @@ Purpose: TypeAlias = Literal[
 """What random numbers are for. A purpose of one's own is added here, so that no two share a stream unawares."""
 
 
-def stream(seed: int, purpose: Purpose, device: torch.device | str = "cpu") -> Generator:
-    """The generator that this seed gives for one purpose.
+def stream(seed: int, purpose: Purpose, device: torch.device | str = "cpu", index: int = 0) -> Generator:
+    """The generator that this seed gives for the ``index``-th part of one purpose.
 
     Streams of different purposes or seeds have nothing to do with each other: a simulated truth and the filter that
     tracks it may be given the same seed.
@@ -40,7 +40,7 @@ def stream(seed: int, purpose: Purpose, device: torch.device | str = "cpu") -> G
     Raises:
         InputError: ``seed`` is not an integer of 64 bits.
     """
-    return Generator(device=device).manual_seed(derived_seed(seed, purpose))
+    return Generator(device=device).manual_seed(derived_seed(seed, purpose, index))
 
 
 def derived_seed(seed: int, purpose: Purpose, index: int = 0) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jkofilter._typing import Array
-from jkofilter.numerics.chang_cooper import Progress, Stepper, evolve
+from jkofilter.numerics.chang_cooper import ImplicitOperator, Progress, evolve
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 
@@ -138,7 +138,7 @@ def follow(
     grid: Grid,
     p: Array,
     progress: Progress,
-    operator_on: Callable[[Grid], Stepper],
+    operator_on: Callable[[Grid], ImplicitOperator],
     cells: tuple[int, ...],
     reach: Reach,
     walls: Domain | None = None,

@@ -70,7 +70,7 @@ class Linear:
 
 
 @dataclass(frozen=True, eq=False)
-class Stepper:
+class HeunScheme:
     """Takes points a step ahead; no flux through the walls of ``domain``.
 
     Attributes:

@@ -20,7 +20,7 @@ from jkofilter.transport.maps.convex import pushed_through
 from jkofilter.transport.schemes import POOL_SCHEMES, PoolScheme
 from jkofilter.transport.steps.engine import Engine
 from jkofilter.transport.steps.engines import engine_of
-from jkofilter.transport.steps.stepping import Stepper
+from jkofilter.transport.steps.stepping import JKOStepper
 from jkofilter.transport.time_steps import MAX_STEPS, carry
 
 PROBES = 64
@@ -73,12 +73,12 @@ def solve_jko(
     check_pool(pool, sde.dim)
     draws = prior_draws(law, pool, stream(seed, "pool"))
     base = prior_pool(law, draws)
-    generator = stream(seed, "fit", draws.device)
+    generator = stream(seed, "fit", draws.device, 0 if past is None else len(past.maps))
     now = base if past is None else pushed_through(past.maps, base)
     check_potential(sde.potential, now.x[:PROBES])
     require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]
-    carried = carry(Stepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
+    carried = carry(JKOStepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
     if past is None:
         return JKOFlow(law, carried.times, carried.maps, carried.infos, base)
     times = past.times + tuple(start + time for time in carried.times[1:])

@@ -15,7 +15,7 @@ from jkofilter.models.reach import require_gradual
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
-from jkofilter.transport.steps.stepping import FlowState, Step, Stepper
+from jkofilter.transport.steps.stepping import FlowState, JKOStepper, Step
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
@@ -51,7 +51,7 @@ class CarriedPool:
 
 
 def carry(
-    stepper: Stepper,
+    stepper: JKOStepper,
     pool: Pool,
     duration: float,
     step: float,
@@ -75,7 +75,7 @@ class _Driver:
     It counts time from zero, which keeps short steps apart after a long past; errors add ``start``.
     """
 
-    stepper: Stepper
+    stepper: JKOStepper
     duration: float
     step: float
     tolerance: float | None

@@ -320,7 +320,10 @@ def test_bad_potentials_priors_readings_and_beliefs():
         model = jf.StateSpaceModel(ou().prior, jf.LangevinSDE(potential), ou().observation)
         return jf.GridFilter(model, cells=60, **options)
 
-    broken = jf.Potential(lambda x: torch.where(x[..., 1].abs() < 1, x.sum(-1), NAN), 2)
+    undefined = jf.Potential(lambda x: torch.where(x[..., 1].abs() < 1, x.sum(-1), NAN), 2)
+    with pytest.raises(jf.InputError, match="potential is NaN where the law has mass"):
+        within(undefined)
+    broken = jf.Potential(lambda x: torch.where(x[..., 1].abs() < 1, x.sum(-1), torch.inf), 2)
     with pytest.raises(jf.InputError, match=r"potential is not finite at x = \(-2.9\d*, -2.9\d*\)"):
         within(broken, bounds=(-3.0, 3.0))
     free = within(broken)

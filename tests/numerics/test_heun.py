@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from scipy.stats import expon, kstest, norm
 
 from jkofilter.numerics.domain import Domain
-from jkofilter.numerics.heun import Linear, Stepper, phi1, phi2
+from jkofilter.numerics.heun import HeunScheme, Linear, phi1, phi2
 
 F64 = torch.float64
 
@@ -21,8 +21,8 @@ def t(value: object) -> torch.Tensor:
     return torch.tensor(value, dtype=F64)
 
 
-def stepper(slope, energy, rates=(0.0,), beta=1.0, domain=None, basis=None) -> Stepper:
-    return Stepper(lambda x: -slope(x), lambda x: beta * energy(x), beta, Linear(t(rates), basis), domain)
+def stepper(slope, energy, rates=(0.0,), beta=1.0, domain=None, basis=None) -> HeunScheme:
+    return HeunScheme(lambda x: -slope(x), lambda x: beta * energy(x), beta, Linear(t(rates), basis), domain)
 
 
 def test_phi_functions_against_their_integrals() -> None:

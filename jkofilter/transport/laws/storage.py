@@ -14,6 +14,7 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Table
+from jkofilter.numerics.domain import Domain
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.laws.fitted_law import FittedLaw
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
@@ -115,6 +116,8 @@ def encoded_belief(belief: Belief) -> dict[str, Any]:
         InputError: its maps or its prior are of a kind that is not stored.
     """
     content = {field.name: getattr(belief, field.name) for field in fields(belief)}  # type: ignore[arg-type]
+    if content.get("walls") is not None:
+        content["walls"] = [list(side) for side in content["walls"].sides]
     if isinstance(belief, ProductBelief):
         content["marginals"] = [encoded_belief(one) for one in belief.marginals]
     if isinstance(belief, TransportBelief):
@@ -136,6 +139,8 @@ def decoded_belief(entry: Table) -> Belief:
         DamagedError: an entry is missing or of another kind.
     """
     kind, content = entry.one_of("type", _BELIEFS), entry.table("fields")
+    if content.get("walls") is not None:
+        content["walls"] = Domain(tuple((low, high) for low, high in content["walls"]))
     if kind is ProductBelief:
         content["marginals"] = tuple(decoded_belief(one) for one in content.tables("marginals"))
     if kind is TransportBelief:

@@ -74,7 +74,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Stepper:
+class JKOStepper:
     """A scheme on an engine.
 
     Attributes:

@@ -21,7 +21,7 @@ from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 from jkofilter.transport.steps.ridge_fit import fit_ridge
 from jkofilter.transport.steps.soft_maximum_engine import SoftMaximumEngine
-from jkofilter.transport.steps.stepping import FlowState, Stepper
+from jkofilter.transport.steps.stepping import FlowState, JKOStepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 NETWORK = ICNNEngine(ridge=None, widths=(24, 24), iterations=400, batch=256)
@@ -309,7 +309,7 @@ RATIOS = (1.0, 0.5, 1.8, 0.7, 2.0, 0.4, 1.3)
 
 def by_bdf2(h: float, sde: jf.LangevinSDE, prior: MultivariateNormal, rounds: int) -> list[FlowState]:
     """The flow by steps of unequal lengths, ``RATIOS`` times h over and over."""
-    stepper = Stepper(sde, RidgeEngine(refinements=3), "bdf2")
+    stepper = JKOStepper(sde, RidgeEngine(refinements=3), "bdf2")
     x = prior_draws(prior, 256, generator())
     states = [FlowState(0.0, prior_pool(prior, x))]
     for ratio in RATIOS * rounds:

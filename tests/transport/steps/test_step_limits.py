@@ -19,7 +19,7 @@ from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.icnn_engine import ICNNEngine
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
-from jkofilter.transport.steps.stepping import FlowState, Stepper
+from jkofilter.transport.steps.stepping import FlowState, JKOStepper
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -42,8 +42,8 @@ def test_a_step_longer_than_the_semiconvexity_allows_raises() -> None:
     sharp = jf.LangevinSDE(jf.Potential(lambda x: -50 * x.square().sum(-1), 2))
     for scheme in ("implicit-euler", "sdirk2"):
         with pytest.raises(FilterError):
-            Stepper(sharp, RidgeEngine(), scheme).step(state, 0.5, generator())  # type: ignore[arg-type]
-    step = Stepper(sharp, RidgeEngine(), "implicit-euler").step(state, 0.005, generator())
+            JKOStepper(sharp, RidgeEngine(), scheme).step(state, 0.5, generator())  # type: ignore[arg-type]
+    step = JKOStepper(sharp, RidgeEngine(), "implicit-euler").step(state, 0.005, generator())
     # Below the limit the unstable direction spreads: implicit Euler by at least 1/(1 - 0.5).
     assert (step.state.pool.x.std(0) > 2 * state.pool.x.std(0)).all()
 
@@ -52,11 +52,11 @@ def test_an_extrapolation_past_the_centre_raises_under_second_order_schemes_alon
     stiff = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 200 * EYE), 200.0)
     state = on_the_barrier(1.0)
     with pytest.raises(FilterError, match="not an increasing map"):
-        Stepper(stiff, RidgeEngine(), "sdirk2").step(state, 1.0, generator())
-    step = Stepper(stiff, RidgeEngine(), "implicit-euler").step(state, 1.0, generator())
+        JKOStepper(stiff, RidgeEngine(), "sdirk2").step(state, 1.0, generator())
+    step = JKOStepper(stiff, RidgeEngine(), "implicit-euler").step(state, 1.0, generator())
     assert (step.state.pool.x.std(0) < 0.05).all()
     # BDF2 leaves from where the last step came from: one that shrank the law twentyfold is too steep to go on from.
-    bdf2 = Stepper(stiff, RidgeEngine(), "bdf2")
+    bdf2 = JKOStepper(stiff, RidgeEngine(), "bdf2")
     with pytest.raises(FilterError, match="not an increasing map"):
         bdf2.step(step.state, 1.0, generator())
     assert bdf2.step(step.state, 0.05, generator()).extrapolated
@@ -78,16 +78,16 @@ class Shift:
 @pytest.mark.parametrize("scheme", ["sdirk2", "bdf2"])
 def test_nothing_is_extrapolated_where_the_fit_error_is_as_large_as_the_motion(scheme: PoolScheme) -> None:
     sde = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 3 * EYE))
-    started = Stepper(sde, RidgeEngine(), scheme).step(on_the_barrier(1.0), 0.1, generator())
+    started = JKOStepper(sde, RidgeEngine(), scheme).step(on_the_barrier(1.0), 0.1, generator())
     assert started.extrapolated
-    assert not Stepper(sde, Shift(0.01), scheme).step(started.state, 0.1, generator()).extrapolated
+    assert not JKOStepper(sde, Shift(0.01), scheme).step(started.state, 0.1, generator()).extrapolated
     # Whatever the unit of the state.
     unit, pool = 1e-9, started.state.pool
     tiny = Pool(unit * pool.x, pool.log_prob - 2 * math.log(unit), pool.score / unit)
     assert started.state.before is not None
     state = FlowState(0.0, tiny, started.state.psi, unit * started.state.before, 0.1)
     steep = jf.LangevinSDE(jf.Quadratic(torch.zeros(2, dtype=torch.float64), 3 * EYE), 1 / unit**2)
-    assert not Stepper(steep, Shift(0.01 * unit), scheme).step(state, 0.1, generator()).extrapolated
+    assert not JKOStepper(steep, Shift(0.01 * unit), scheme).step(state, 0.1, generator()).extrapolated
 
 
 class Balking:
@@ -147,5 +147,5 @@ def test_settings_of_engines_that_cannot_be_used_are_refused(
 def test_at_least_one_particle_is_held_out() -> None:
     engine, state = ICNNEngine((4,), iterations=3, held_out=1e-3, ridge=None), on_the_barrier(1.0)
     sde = jf.LangevinSDE(jf.DoubleWell(2))
-    step = Stepper(sde, engine, "implicit-euler").step(state, 0.05, generator())
+    step = JKOStepper(sde, engine, "implicit-euler").step(state, 0.05, generator())
     assert math.isfinite(step.solved.loss)
