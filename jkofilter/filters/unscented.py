@@ -189,9 +189,10 @@ class UnscentedKalmanFilter(Runnable):
     def _adapted(self, mean: Tensor, covariance: Tensor, duration: float) -> tuple[Tensor, Tensor, float, int]:
         """The moments ``duration`` later by LSODA, the jitter of the factorisations, and the evaluations."""
         dim = mean.numel()
+        # A matrix that is no covariance breaks down here, and not within the solver, which has its own words for it.
+        _, worst = _offsets(covariance)
         weights = torch.as_tensor(_sigma_points(dim).Wm).to(mean)
         rows, columns = np.tril_indices(dim)
-        worst = 0.0
 
         def pack(m: Tensor, p: Tensor) -> np.ndarray:
             return np.concatenate([as_array(m), as_array(p)[rows, columns]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -50,8 +51,10 @@ def test_sigma_points_of_a_matrix_that_is_no_covariance_are_a_filter_error(covar
     broken = jf.GaussianBelief(0.5, ZERO, torch.tensor(covariance).double())
     with pytest.raises(jf.FilterError, match=r"a covariance .* at time 0.5 for reading \[1.0, 1.0\]\.$"):
         filter.update(broken, torch.ones(2).double(), gen())
-    with pytest.raises(jf.FilterError, match="substep 0.01 is too long"):
+    with pytest.raises(jf.FilterError, match="the covariance broke down between time 0.5 and 0.6; use ParticleFilter"):
         filter.predict(broken, 0.1, gen())
+    with pytest.raises(jf.FilterError, match="substep 0.01 is too long"):
+        dataclasses.replace(filter, substep=0.01).predict(broken, 0.1, gen())
 
 
 def test_two_sensors_that_all_but_agree_without_noise_are_one() -> None:
