@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +111,9 @@ class UnscentedKalmanFilter(Runnable):
             trouble = trouble_around(self.model.sde.potential, torch.cat([now.mean + reach, now.mean - reach]))
             if trouble:
                 raise FilterError(trouble) from error
-            self._require_continuous(now)
+            # What the law was before may be no covariance either, and then jumps cannot be looked for.
+            with suppress(NumericalError):
+                self._require_continuous(now)
             cause = "" if self.substep is None else f"substep {self.substep:g} is too long for this potential: "
             cure = "use ParticleFilter or JKOFilter" if self.substep is None else "leave it None, and it is chosen"
             raise FilterError(f"{cause}the covariance broke down {span}; {cure}.") from error
