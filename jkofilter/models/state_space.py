@@ -97,7 +97,7 @@ def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> Distribution
     """``prior`` with event_shape (d,), once it and ``sde`` fit together.
 
     Raises:
-        InputError: they are something else, or of different dimensions.
+        InputError: they are something else, of different dimensions, or the prior has mass outside the walls.
     """
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
