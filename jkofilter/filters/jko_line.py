@@ -169,7 +169,7 @@ def _cure(before: QuantileDensity, duration: float, landscape: Landscape) -> str
     """What to do about a prediction that failed, tried."""
     if solves(before.law, duration, landscape):
         return "GridFilter(model) can carry it"
-    return "say where the state space ends: Potential(..., domain=(low, high)) with GridFilter(model)"
+    return "say where the state space ends: GridFilter(model, bounds=(low, high)), or Potential(..., domain=) with it"
 
 
 def _bayes(log_posterior: Callable[[Array], Array], x: Array, nodes: int, where: str) -> tuple[QuantileDensity, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from jkofilter.errors import FilterError
+from jkofilter.files import Table
 from jkofilter.models.state_space import sample_prior
 from jkofilter.transport.laws.fitted_law import FittedLaw, agreement, fitted_laws, gaussian_law, refit
 from jkofilter.transport.laws.storage import decoded_prior, encoded_prior
@@ -141,7 +142,7 @@ def test_a_stored_law_comes_back_also_by_the_name_that_old_files_have(kind: str)
     entry = encoded_prior(law)
     assert entry is not None
     assert entry["kind"] == "fitted law"
-    back = decoded_prior(entry | {"kind": kind})
+    back = decoded_prior(Table(entry | {"kind": kind}))
     assert isinstance(back, FittedLaw)
     assert torch.equal(back.log_prob(x), law.log_prob(x))
 
@@ -273,6 +274,9 @@ def test_points_that_no_map_reaches_are_nan_where_that_is_asked_for() -> None:
     """The gradient of sqrt(1 + x^2) stays between -1 and 1."""
 
     class Bounded:
+        def __call__(self, x: Tensor) -> Tensor:
+            return (1 + x.square()).sqrt().sum(-1)
+
         def gradient_and_hessian(self, x: Tensor) -> tuple[Tensor, Tensor]:
             root = (1 + x.square()).sqrt()
             return x / root, torch.diag_embed(root**-3)
