@@ -8,6 +8,7 @@ from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.potentials import Potential
 from jkofilter.models.probes import NOT_A_GRADIENT, require_derivative, require_pointwise, turns
+from jkofilter.numerics.threads import one_thread
 
 ENTRIES = 4096
 """Coordinates of draws that derivatives are tried at: in many dimensions fewer draws will do."""
@@ -24,6 +25,7 @@ AROUND = (1.0, 2.0, 4.0, 8.0)
 """Spreads of a law that a breakdown is looked for in."""
 
 
+@one_thread()
 def check_potential(potential: Potential, draws: Points) -> None:
     """Try a potential out at draws of a law, (n, d), n of at least ten: the prior, or where a flow has come to.
 

@@ -15,7 +15,7 @@ import jkofilter as jf
 from jkofilter.baselines.dual_jko import DualSettings, solve_dual_jko
 from jkofilter.baselines.particle_flow import affordable_particles, solve_particles
 from jkofilter.baselines.svgd import svgd
-from jkofilter.experiments.runs import Reference, run_one
+from jkofilter.experiments.sweep.runner import run_here
 from jkofilter.numerics import threads
 from jkofilter.numerics.mixtures import mixture_log_prob
 from jkofilter.numerics.threads import LARGE, in_threads, one_thread, threads_for
@@ -123,12 +123,10 @@ class Watched(jf.Potential):
 class Failing:
     """A sensor whose second reading cannot be judged."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    broken = False
 
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
-        self.calls += 1
-        return torch.full((len(x),), 0.0 if self.calls == 1 else torch.nan, dtype=x.dtype)
+        return torch.full((len(x),), torch.nan if self.broken else 0.0, dtype=x.dtype)
 
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x
@@ -184,11 +182,20 @@ def test_runs_are_judged_on_one_thread() -> None:
             seen.add(torch.get_num_threads())
             return super().log_prob(x)
 
-    model = model_of(jf.DoubleWell(1))
-    filters = {"grid": jf.GridFilter}
-    scenario = jf.Scenario(name="judged", description="", model=model, times=[0.01], filters=filters, reference="grid")
-    exact = Reference(Noting(0.02, torch.zeros(1).double(), torch.eye(1).double()), 0.0)
-    assert run_one(scenario, jf.GridFilter(model), readings(1), 0, exact).status == "ok"
+    class Remembered(jf.GridFilter):
+        def update(self, *arguments: Any) -> Any:
+            belief, info = super().update(*arguments)
+            return Noting(belief.time, belief.mean, belief.covariance, belief.log_evidence), info
+
+    scenario = jf.Scenario(
+        name="judged",
+        model=model_of(jf.DoubleWell(1)),
+        times=[0.01],
+        filters={"grid": jf.GridFilter, "noting": Remembered},
+        reference="grid",
+    )
+    ran = run_here(scenario, threads=ALLOWED, keep=False)
+    assert [record["status"] for record in ran.records] == ["ok", "ok"]
     assert seen == {1}
 
 
@@ -222,7 +229,9 @@ def test_moments_of_a_run_are_taken_on_one_thread(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_filter_that_fails_leaves_the_callers_number() -> None:
-    failing = model_of(jf.DoubleWell(1), Failing())
+    sensor = Failing()
+    failing = model_of(jf.DoubleWell(1), sensor)
+    sensor.broken = True
     with pytest.raises(jf.FilterError):
         jf.run_filter(jf.ParticleFilter(failing, particles=10), readings(1))
     assert torch.get_num_threads() == ALLOWED
