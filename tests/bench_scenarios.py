@@ -89,6 +89,22 @@ SCENARIO = scenario("trouble", filters={"raises": raises, "kills": kills, **FILT
 )
 
 
+SMALL = """
+import torch
+import jkofilter as jf
+MODEL = jf.StateSpaceModel(
+    torch.distributions.MultivariateNormal(torch.zeros(1).double(), torch.eye(1).double()),
+    jf.LangevinSDE(jf.Quadratic([0.0], [[1.0]])), jf.LinearGaussian([[1.0]], [[0.25]]))
+SCENARIO = jf.Scenario(
+    name="small", model=MODEL, times=[0.5, 1.0], until=1.2, seeds=2, substep=0.05, description="a small one",
+    filters={"jko": jf.JKOFilter, "particle": lambda m: jf.ParticleFilter(m, particles=200, substep=0.05),
+             "kalman": jf.KalmanFilter}, reference="kalman")
+if __name__ == "__main__":
+    SCENARIO.main()
+"""
+"""The smallest scenario, whose file can be run."""
+
+
 def write(folder: Path, **files: str) -> list[str]:
     """Write each text to a file of that name."""
     for name, text in files.items():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from bench_scenarios import SMALL
 from torch.distributions import Independent, Normal
 
 import jkofilter as jf
@@ -34,3 +37,11 @@ def ou_model() -> jf.StateSpaceModel:
         jf.LangevinSDE(jf.Quadratic([0.4], [[1.3]]), beta=1.7),
         jf.LinearGaussian([[1.0]], [[0.25]]),
     )
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The file of a small scenario."""
+    file = tmp_path / "small.py"
+    file.write_text(SMALL)
+    return file

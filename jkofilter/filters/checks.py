@@ -16,7 +16,6 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError, NumericalError
 from jkofilter.models.checks import as_number, require_positive, with_missing
-from jkofilter.models.motion import COARSE, Moved
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel
 
@@ -139,16 +138,6 @@ def require_substep(substep: float | None) -> None:
     """Raise InputError unless ``substep`` is None or positive and finite."""
     if substep is not None:
         require_positive("substep", substep)
-
-
-def coarse_note(moved: Moved, substep: float | None) -> str:
-    """What to say of a substep of the user's own that is too long for the potential."""
-    if substep is None or moved.coarseness <= COARSE:
-        return ""
-    return (
-        f"substep {substep:g} is too long for this potential: a step times the curvature is {moved.coarseness:.2g} on "
-        f"average, above {COARSE:g}; leave it None, and it is chosen"
-    )
 
 
 def checked_belief(belief: Belief, kind: type[B]) -> B:

@@ -14,7 +14,6 @@ from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
-    coarse_note,
     predicting,
     present_reading,
     require_gaussian_noise,
@@ -24,7 +23,7 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.models.checks import require_count
-from jkofilter.models.motion import move
+from jkofilter.models.motion import coarse_note, move
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
@@ -82,7 +81,7 @@ class EnsembleKalmanFilter(Runnable):
         moved = move(self.model.sde, now.particles, duration, generator, self.substep)
         after = self._belief(now.time + duration, moved.points, now.log_evidence)
         details = {"steps": float(moved.steps), "split": float(moved.split)}
-        return after, StepInfo(details=details, note=coarse_note(moved, self.substep))
+        return after, StepInfo(details=details, note=coarse_note(moved.coarseness, self.substep))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Shift every member by the gain times its own perturbed innovation; evidence of the Gaussian fit.

@@ -15,7 +15,6 @@ from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     checked_log_likelihood,
-    coarse_note,
     occasion,
     predicting,
     require_model,
@@ -24,7 +23,7 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.models.checks import require_count, require_positive
-from jkofilter.models.motion import last_step, move, reflected, resolved_step
+from jkofilter.models.motion import coarse_note, last_step, move, reflected, resolved_step
 from jkofilter.models.reach import require_all_reachable
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.draws import standard_normal
@@ -118,7 +117,7 @@ class ParticleFilter(Runnable):
             now.time + duration, x, log_weights, now.log_evidence, means, step / float(sde.beta), sde.domain
         )
         details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
-        return after, StepInfo(details=details, note=coarse_note(moved, self.substep))
+        return after, StepInfo(details=details, note=coarse_note(moved.coarseness, self.substep))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Multiply the weights by the likelihood; the evidence increment is the log of their sum.

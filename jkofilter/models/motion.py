@@ -62,6 +62,21 @@ class Moved:
     coarseness: float
 
 
+def coarse_note(coarseness: float, substep: float | None) -> str:
+    """What to say of a substep of the user's own that is too long for the potential; empty where it is not.
+
+    Args:
+        coarseness: as of ``Moved``.
+        substep: None where it was chosen.
+    """
+    if substep is None or coarseness <= COARSE:
+        return ""
+    return (
+        f"substep {substep:g} is too long for this potential: a step times the curvature is {coarseness:.2g} on "
+        f"average, above {COARSE:g}; leave it None, and it is chosen"
+    )
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Steps of one length; ``watch`` if all of them have to compare energies, not only the first."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jkofilter.errors import FilterError, InputError
-from jkofilter.models.motion import COARSE, Mover
+from jkofilter.models.motion import Mover, coarse_note
 from jkofilter.models.potential_checks import nan_branch_around
 from jkofilter.models.series import ObservationSeries, checked_times
 from jkofilter.models.state_space import StateSpaceModel, probed_prior, sample_prior
@@ -59,9 +59,6 @@ def simulate(
         steps, coarse = steps + moved.steps, coarse + moved.steps * moved.coarseness
         path.append(x[0])
         values.append(model.observation.sample(x, generator)[0])
-    if substep is not None and coarse > COARSE * steps:
-        raise InputError(
-            f"substep {substep:g} is too long for this potential: a step times the curvature is {coarse / steps:.2g} "
-            f"on average, above {COARSE:g}; leave it None, and it is chosen."
-        )
+    if too_long := coarse_note(coarse / max(steps, 1), substep):
+        raise InputError(f"{too_long}.")
     return torch.stack(path), ObservationSeries(clock, torch.stack(values), start=start)

@@ -8,33 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bench_scenarios import FAMILY, FLOW, MATCHED, MODEL, write
+from bench_scenarios import FAMILY, FLOW, MATCHED, MODEL, SMALL, write
 
 import jkofilter as jf
 from jkofilter.cli.app import main
 from jkofilter.experiments.command.options import parse_names, parse_seeds
 
 ROOT = Path(__file__).parents[2]
-SMALL = """
-import torch
-import jkofilter as jf
-MODEL = jf.StateSpaceModel(
-    torch.distributions.MultivariateNormal(torch.zeros(1).double(), torch.eye(1).double()),
-    jf.LangevinSDE(jf.Quadratic([0.0], [[1.0]])), jf.LinearGaussian([[1.0]], [[0.25]]))
-SCENARIO = jf.Scenario(
-    name="small", model=MODEL, times=[0.5, 1.0], until=1.2, seeds=2, substep=0.05, description="a small one",
-    filters={"jko": jf.JKOFilter, "particle": lambda m: jf.ParticleFilter(m, particles=200, substep=0.05),
-             "kalman": jf.KalmanFilter}, reference="kalman")
-if __name__ == "__main__":
-    SCENARIO.main()
-"""
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    file = tmp_path / "small.py"
-    file.write_text(SMALL)
-    return file
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
