@@ -25,6 +25,11 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
 
 
+def spd(d: int, seed: int) -> Tensor:
+    square = normals(d, d, seed=seed)
+    return square @ square.mT / d + 0.3 * torch.eye(d, dtype=torch.float64)
+
+
 def noise_of(pool: int) -> float:
     """Five standard errors, in posterior standard deviations, at an effective size of half the pool."""
     return 5 / math.sqrt(pool / 2)

@@ -152,7 +152,7 @@ class Law:
 
 
 def law_of(log_prob: Callable[[torch.Tensor], torch.Tensor], low: float, high: float, points: int = 40_001) -> Law:
-    """The law with this torch log density, tabulated between ``low`` and ``high``."""
+    """The law with this torch log density, on a grid between ``low`` and ``high``."""
     x = np.linspace(low, high, points)
     return Law(x, np.exp(log_prob(torch.from_numpy(x).unsqueeze(-1)).numpy().astype(np.float64)))
 

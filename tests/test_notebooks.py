@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+SLOW = ("published_experiments", "when_particles_collapse")
 LIGHT = 300_000
 """Bytes of a file with its outputs."""
 
@@ -20,7 +21,11 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in SLOW else path for path in NOTEBOOKS],
+    ids=named,
+)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     # In a process of its own, where it stands: notebooks look for the scenarios beside them.
     command = [Path(sys.executable).with_name("jupyter-execute"), path, "--output", tmp_path / path.name]

@@ -104,11 +104,11 @@ def test_grid_and_particles_are_reflected(name: str) -> None:
     assert grid.mean.item() == pytest.approx(mean, abs=2e-3 * sd)
     assert grid.covariance.sqrt().item() == pytest.approx(sd, rel=2e-3)
     n = 10_000
-    cloud, info = predicted(jf.ParticleFilter(walled, n), duration)
-    assert walled.sde.domain.contains(cloud.particles).all()
+    particles, info = predicted(jf.ParticleFilter(walled, n), duration)
+    assert walled.sde.domain.contains(particles.particles).all()
     # Five standard errors, and a hundredth for the scheme, which is of first order at a wall.
-    assert cloud.mean.item() == pytest.approx(mean, abs=(5 / math.sqrt(n) + 0.01) * sd)
-    assert cloud.covariance.sqrt().item() == pytest.approx(sd, rel=8 / math.sqrt(2 * n) + 0.01)
+    assert particles.mean.item() == pytest.approx(mean, abs=(5 / math.sqrt(n) + 0.01) * sd)
+    assert particles.covariance.sqrt().item() == pytest.approx(sd, rel=8 / math.sqrt(2 * n) + 0.01)
     assert info.status == "ok"
 
 
@@ -122,15 +122,15 @@ def test_a_log_barrier_on_a_half_line(alpha: float) -> None:
     assert late.mean.item() == pytest.approx(alpha + 1, rel=5e-3)
     assert late.covariance.item() == pytest.approx(alpha + 1, rel=1e-2)
     n = 2_000
-    cloud = predicted(jf.ParticleFilter(walled, n), 1.0)[0]
+    particles = predicted(jf.ParticleFilter(walled, n), 1.0)[0]
     sd = early.covariance.sqrt().item()
-    assert cloud.mean.item() == pytest.approx(early.mean.item(), abs=(5 / math.sqrt(n) + 0.01) * sd)
-    assert cloud.covariance.sqrt().item() == pytest.approx(sd, rel=8 / math.sqrt(2 * n) + 0.01)
+    assert particles.mean.item() == pytest.approx(early.mean.item(), abs=(5 / math.sqrt(n) + 0.01) * sd)
+    assert particles.covariance.sqrt().item() == pytest.approx(sd, rel=8 / math.sqrt(2 * n) + 0.01)
 
 
 def test_a_simulated_path_stays_inside_and_fills_the_box() -> None:
-    """4,000 coordinates in the box stand for as many paths."""
-    n = 4_000
+    """1,000 coordinates in the box stand for as many paths."""
+    n = 1_000
     walled = jf.StateSpaceModel(
         torch.distributions.Independent(torch.distributions.Uniform(torch.full((n,), 1.4).double(), 1.6), 1),
         jf.LangevinSDE(jf.Potential(flat, n, domain=(0, 3))),
@@ -235,9 +235,9 @@ def test_the_cures_of_a_jump_work(v: Callable, m: float, low: float, high: float
 
     if v is step_of_one:
         mean, sd = stationary(smooth, -6, 6)
-        cloud = predicted(jf.ParticleFilter(model(smooth, m=m, var=0.04), 5_000), 6.0)[0]
-        assert cloud.mean.item() == pytest.approx(mean, abs=5 * sd / math.sqrt(5_000))
-        assert cloud.covariance.sqrt().item() == pytest.approx(sd, rel=5 / math.sqrt(10_000))
+        particles = predicted(jf.ParticleFilter(model(smooth, m=m, var=0.04), 5_000), 6.0)[0]
+        assert particles.mean.item() == pytest.approx(mean, abs=5 * sd / math.sqrt(5_000))
+        assert particles.covariance.sqrt().item() == pytest.approx(sd, rel=5 / math.sqrt(10_000))
 
 
 REFUSED = {

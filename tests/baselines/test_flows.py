@@ -118,7 +118,9 @@ def test_an_ornstein_uhlenbeck_law_on_the_line(solve: Solve, bound: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("solve", "bound"), [(dual(ridge=0.1), 0.01), (proximal(points=1000), 0.1)], ids=["dual", "proximal"]
+    ("solve", "bound"),
+    [(dual(ridge=0.1), 0.01), pytest.param(proximal(points=1000), 0.1, marks=pytest.mark.slow)],
+    ids=["dual", "proximal"],
 )
 def test_an_ornstein_uhlenbeck_law_on_the_plane(solve: Solve, bound: float) -> None:
     prior, sde, precision = plane()
@@ -131,6 +133,7 @@ def test_an_ornstein_uhlenbeck_law_on_the_plane(solve: Solve, bound: float) -> N
     assert found[1] < bound
 
 
+@pytest.mark.slow
 def test_dual_jko_on_the_plane_takes_a_gaussian_to_the_closed_form() -> None:
     """A round prior shares its axes with the potential at all times, so every axis is a problem on the line."""
     prior, sde, precision = plane()

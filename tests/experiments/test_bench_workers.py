@@ -195,6 +195,7 @@ def test_killed_ten_times_at_random_moments_and_resumed_it_leaves_the_records_of
     assert steady(lines(out)) == whole
 
 
+@pytest.mark.slow
 def test_what_answers_but_is_no_scheduler_says_so(tmp_path: Path) -> None:
     """A page of Dask's own dashboard, for example; what it answers is read as the length of a message."""
     pytest.importorskip("distributed")

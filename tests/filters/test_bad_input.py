@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from refusals import refused
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 import jkofilter as jf
@@ -38,19 +38,6 @@ def _ou() -> jf.StateSpaceModel:
     return _model(potential=jf.Quadratic([0.0], [[1.0]]))
 
 
-def _refused(
-    action: Callable[[], Any], name: str, kind: type[Exception] | tuple[type[Exception], ...] = InputError
-) -> None:
-    """``action`` raises one sentence with ``name`` in it as a word of its own."""
-    with pytest.raises(kind) as caught:
-        action()
-    message = str(caught.value)
-    assert re.search(rf"\b{re.escape(name)}\b", message), message
-    assert "\n" not in message
-    assert message.endswith("."), message
-    assert not re.search(r"[.!?]\s+[A-Z]", message), f"more than one sentence: {message}"
-
-
 def _gen() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -74,15 +61,15 @@ SERIES = {
 
 @pytest.mark.parametrize(("name", "times", "values"), SERIES.values(), ids=SERIES.keys())
 def test_series(name: str, times: Any, values: Any) -> None:
-    _refused(lambda: jf.ObservationSeries(times, values), name)
+    refused(lambda: jf.ObservationSeries(times, values), name)
 
 
 def test_frame_without_the_column() -> None:
     frame = pd.DataFrame({"t": [0.0, 1.0], "y": [1.0, 2.0], "word": ["a", "b"]})
-    _refused(lambda: jf.ObservationSeries.from_frame(frame, time="age", values=["y"]), "frame")
-    _refused(lambda: jf.ObservationSeries.from_frame(frame, time="t", values=["z"]), "frame")
-    _refused(lambda: jf.ObservationSeries.from_frame(frame, time="t", values=["word"]), "values")
-    _refused(lambda: jf.ObservationSeries.from_frame(frame, time="word", values=["y"]), "times")
+    refused(lambda: jf.ObservationSeries.from_frame(frame, time="age", values=["y"]), "frame")
+    refused(lambda: jf.ObservationSeries.from_frame(frame, time="t", values=["z"]), "frame")
+    refused(lambda: jf.ObservationSeries.from_frame(frame, time="t", values=["word"]), "values")
+    refused(lambda: jf.ObservationSeries.from_frame(frame, time="word", values=["y"]), "times")
 
 
 CONSTRUCTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -153,7 +140,7 @@ CONSTRUCTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
 
 @pytest.mark.parametrize(("name", "construct"), CONSTRUCTIONS.values(), ids=CONSTRUCTIONS.keys())
 def test_models(name: str, construct: Callable[[], Any]) -> None:
-    _refused(construct, name)
+    refused(construct, name)
 
 
 SETTINGS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -225,12 +212,12 @@ SEEDED: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("seed", [0.5, "zero", None, 2**64])
 @pytest.mark.parametrize("use", SEEDED.values(), ids=SEEDED.keys())
 def test_seeds_that_are_not_integers(use: Callable[[Any], Any], seed: Any) -> None:
-    _refused(lambda: use(seed), "seed")
+    refused(lambda: use(seed), "seed")
 
 
 @pytest.mark.parametrize(("name", "construct"), SETTINGS.values(), ids=SETTINGS.keys())
 def test_settings(name: str, construct: Callable[[], Any]) -> None:
-    _refused(construct, name)
+    refused(construct, name)
 
 
 FILTERS: dict[str, Callable[[jf.StateSpaceModel], jf.Filter]] = {
@@ -253,7 +240,7 @@ density_filters = pytest.mark.parametrize("build", [FILTERS[k] for k in DENSITIE
 def test_duration(build: Callable[..., jf.Filter], duration: float) -> None:
     filter = build(_ou())
     belief = filter.init(_gen())
-    _refused(lambda: filter.predict(belief, duration, _gen()), "duration")
+    refused(lambda: filter.predict(belief, duration, _gen()), "duration")
 
 
 @every_filter
@@ -261,9 +248,9 @@ def test_duration(build: Callable[..., jf.Filter], duration: float) -> None:
 def test_infinite_reading(build: Callable[..., jf.Filter], value: float) -> None:
     filter = build(_ou())
     belief = filter.init(_gen())
-    _refused(lambda: filter.update(belief, torch.tensor([value]), _gen()), "y")
+    refused(lambda: filter.update(belief, torch.tensor([value]), _gen()), "y")
     tracker = filter.track()
-    _refused(lambda: tracker.update(value), "y")
+    refused(lambda: tracker.update(value), "y")
     assert tracker.belief.log_evidence == 0.0
 
 
@@ -272,7 +259,7 @@ def test_reading_of_the_wrong_length(build: Callable[..., jf.Filter]) -> None:
     filter = build(_ou())
     belief = filter.init(_gen())
     for y in (torch.tensor([1.0, 2.0]).double(), torch.zeros(0).double()):
-        _refused(lambda y=y: filter.update(belief, y, _gen()), "y")
+        refused(lambda y=y: filter.update(belief, y, _gen()), "y")
 
 
 @every_filter
@@ -284,45 +271,45 @@ def test_belief_of_another_filter(build: Callable[..., jf.Filter]) -> None:
         else jf.KalmanFilter(_ou())
     )
     belief = other.init(_gen())
-    _refused(lambda: filter.predict(belief, 0.1, _gen()), "belief")
-    _refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "belief")
+    refused(lambda: filter.predict(belief, 0.1, _gen()), "belief")
+    refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "belief")
 
 
 @every_filter
 def test_points_and_quantiles_asked_of_a_belief(build: Callable[..., jf.Filter]) -> None:
     belief = build(_ou()).init(_gen())
-    _refused(lambda: belief.log_prob(torch.zeros(3)), "x")
-    _refused(lambda: belief.log_prob(torch.zeros(3, 2)), "x")
-    _refused(lambda: belief.quantile(0.0), "q")
-    _refused(lambda: belief.quantile(1.0), "q")
-    _refused(lambda: belief.quantile(NAN), "q")
-    _refused(lambda: belief.quantile(0.5, coordinate=1), "coordinate")
+    refused(lambda: belief.log_prob(torch.zeros(3)), "x")
+    refused(lambda: belief.log_prob(torch.zeros(3, 2)), "x")
+    refused(lambda: belief.quantile(0.0), "q")
+    refused(lambda: belief.quantile(1.0), "q")
+    refused(lambda: belief.quantile(NAN), "q")
+    refused(lambda: belief.quantile(0.5, coordinate=1), "coordinate")
 
 
 def test_run() -> None:
     filter, series = jf.KalmanFilter(_ou()), jf.ObservationSeries([0.5, 1.0], [0.0, 0.0])
     for until in (0.9, NAN, INF):
-        _refused(lambda until=until: jf.run_filter(filter, series, until=until), "until")
-    _refused(lambda: jf.run_filter(filter, [1.0, 2.0]), "series")
+        refused(lambda until=until: jf.run_filter(filter, series, until=until), "until")
+    refused(lambda: jf.run_filter(filter, [1.0, 2.0]), "series")
 
 
 def test_draws_of_beliefs_not_kept() -> None:
     result = jf.run_filter(jf.KalmanFilter(_ou()), jf.ObservationSeries([0.5], [0.0]))
-    _refused(lambda: result.to_xarray(samples=3), "samples")
+    refused(lambda: result.to_xarray(samples=3), "samples")
 
 
 def test_load(tmp_path: Path) -> None:
-    _refused(lambda: jf.FilterResult.load(tmp_path / "absent.pt"), "path")
+    refused(lambda: jf.FilterResult.load(tmp_path / "absent.pt"), "path")
     garbage = tmp_path / "garbage.pt"
     garbage.write_bytes(b"\x00not a result\xff" * 20)
-    _refused(lambda: jf.FilterResult.load(garbage), "path")
+    refused(lambda: jf.FilterResult.load(garbage), "path")
     torch.save({"times": torch.zeros(2)}, tmp_path / "other.pt")
-    _refused(lambda: jf.FilterResult.load(tmp_path / "other.pt"), "path")
+    refused(lambda: jf.FilterResult.load(tmp_path / "other.pt"), "path")
 
 
 def test_save_to_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = jf.run_filter(jf.KalmanFilter(_ou()), jf.ObservationSeries([0.5], [0.0]))
-    _refused(lambda: result.save(tmp_path / "absent" / "result.pt"), "path")
+    refused(lambda: result.save(tmp_path / "absent" / "result.pt"), "path")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -339,18 +326,18 @@ def test_potential_that_is_nan_where_the_law_is(build: Callable[..., jf.Filter])
         filter = build(model)
         filter.predict(filter.init(_gen()), 0.3, _gen())
 
-    _refused(use, "potential", (InputError, FilterError))
+    refused(use, "potential", (InputError, FilterError))
 
 
 def test_potential_that_is_nan_where_the_prior_is() -> None:
-    _refused(lambda: _model(potential=jf.Potential(_nan_outside, 1)), "potential")
+    refused(lambda: _model(potential=jf.Potential(_nan_outside, 1)), "potential")
 
 
 @density_filters
 def test_likelihood_that_is_nan(build: Callable[..., jf.Filter]) -> None:
     filter = build(_model(observation=jf.NonlinearGaussian(lambda x: x * NAN, [[1.0]])))
     belief = filter.init(_gen())
-    _refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "log_likelihood", FilterError)
+    refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "log_likelihood", FilterError)
 
 
 @density_filters
@@ -364,7 +351,7 @@ def test_likelihood_that_is_zero_everywhere(build: Callable[..., jf.Filter]) -> 
 
     filter = build(_model(observation=Nowhere()))
     belief = filter.init(_gen())
-    _refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "likelihood", FilterError)
+    refused(lambda: filter.update(belief, torch.zeros(1).double(), _gen()), "likelihood", FilterError)
 
 
 def test_likelihood_of_the_wrong_shape() -> None:
@@ -375,15 +362,15 @@ def test_likelihood_of_the_wrong_shape() -> None:
         def sample(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             return x
 
-    _refused(lambda: _model(observation=Columns()), "log_likelihood")
+    refused(lambda: _model(observation=Columns()), "log_likelihood")
 
 
 def test_observation_function_of_the_wrong_shape() -> None:
-    _refused(lambda: _model(observation=jf.NonlinearGaussian(lambda x: x[:, 0], [[1.0]])), "function")
+    refused(lambda: _model(observation=jf.NonlinearGaussian(lambda x: x[:, 0], [[1.0]])), "function")
 
 
 def test_matrix_for_another_dimension() -> None:
-    _refused(lambda: _model(observation=jf.LinearGaussian([[1.0, 1.0]], [[1.0]])), "matrix")
+    refused(lambda: _model(observation=jf.LinearGaussian([[1.0, 1.0]], [[1.0]])), "matrix")
 
 
 def test_a_failed_step_leaves_the_tracker_where_it_was() -> None:
@@ -405,4 +392,4 @@ def test_report_keeps_the_belief_and_says_why() -> None:
 
 def test_simulation_that_blows_up() -> None:
     steep = jf.Potential(lambda x: -x.pow(4).sum(-1), 1)
-    _refused(lambda: jf.simulate(_model(potential=steep), [5.0], substep=0.1), "substep")
+    refused(lambda: jf.simulate(_model(potential=steep), [5.0], substep=0.1), "substep")

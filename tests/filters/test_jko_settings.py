@@ -20,6 +20,7 @@ def model(d: int, potential: jf.Potential | None = None) -> jf.StateSpaceModel:
     return jf.StateSpaceModel(MultivariateNormal(zero, eye), sde, jf.LinearGaussian(eye, eye))
 
 
+@pytest.mark.slow
 def test_soft_maxima_relax_to_a_mixture_and_take_in_a_reading() -> None:
     """After a long time the law is the stationary mixture of two wells, which a reading updates in closed form."""
     means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)

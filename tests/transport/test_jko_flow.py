@@ -152,6 +152,7 @@ def test_a_tolerance_chooses_the_steps() -> None:
     assert gap(tight) < gap(loose)
 
 
+@pytest.mark.slow
 def test_a_tolerance_below_the_error_of_the_fit_does_not_shorten_steps_for_nothing() -> None:
     # Two pieces cannot follow the double wells: their residual moves particles by more than the time step errs.
     engine = jf.SoftMaximumEngine(pieces=2, iterations=10)
@@ -288,7 +289,7 @@ def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
 def test_a_potential_without_a_bottom_ends_in_an_error_that_names_the_time() -> None:
     sde = jf.LangevinSDE(jf.Potential(lambda x: -(x.square().sum(-1) ** 2), 2))
     with pytest.raises(jf.FilterError, match="at time"):
-        jf.solve_jko(NORMAL, sde, 2.0, 0.1, pool=256)
+        jf.solve_jko(NORMAL, sde, 2.0, 0.1, pool=64)
 
 
 def test_a_flow_carried_on_that_fails_names_its_own_time() -> None:
