@@ -98,6 +98,7 @@ class Measured:
         processor_seconds: processor time of the same, of all threads.
         figures: by name, those of MEASURES and the experiment's own, one row a judged time.
         remark: worth a column: steps, particles.
+        note: what the method itself cannot vouch for; empty where there is nothing.
         settings: of the method, as plain data.
         left: to the runs that need it.
         kept: what the pictures are made of; None where the run failed.
@@ -108,6 +109,7 @@ class Measured:
     processor_seconds: float | None = None
     figures: Sequence[Mapping[str, float]] = ()
     remark: str = ""
+    note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     left: Left = Left()
     kept: Any = None

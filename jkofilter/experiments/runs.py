@@ -116,7 +116,8 @@ def measured(run: Timed[FilterResult], against: Against, settings: Mapping[str, 
     if result is not None and status == "ok":
         left = Left(Yardstick(result.final, figures["log_evidence"]), run.processor_seconds)
     rows = (figures,) if figures else ()
-    return Measured(status, run.seconds, run.processor_seconds, rows, remark, settings, left, result)
+    note = "" if result is None else result.note
+    return Measured(status, run.seconds, run.processor_seconds, rows, remark, note, settings, left, result)
 
 
 def _compared_or_why_not(result: FilterResult, against: Against) -> tuple[str, dict[str, float]]:

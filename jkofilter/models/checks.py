@@ -52,7 +52,7 @@ def positive_number(value: Any, name: str) -> float:
         InputError: no number, or out of range.
     """
     number = as_number(value, name)
-    if not 0 < number < math.inf:
+    if isinstance(value, bool) or not 0 < number < math.inf:
         raise InputError(f"{name} must be positive and finite, got {value!r}.")
     return number
 
@@ -229,8 +229,6 @@ def require_count(name: str, value: object, least: int) -> None:
 
 def require_positive(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is positive and finite."""
-    if isinstance(value, bool):
-        raise InputError(f"{name} must be positive and finite, got {value!r}.")
     positive_number(value, name)
 
 

@@ -53,7 +53,7 @@ def solve_jko(
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own.
         tolerance: bound on the root mean square difference, in standard deviations of the law, between one step and
             two half steps; steps shorten and lengthen to keep it, down to where the residual of the fit moves
-            particles by as much, which shorter steps do not mend. None takes steps of ``step``.
+            particles by as much, which shorter steps do not mend. None takes steps of ``step`` at most.
         pool: particles that the maps are fitted on.
         seed: draws the pool, and the network's batches.
 

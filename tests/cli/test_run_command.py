@@ -63,6 +63,7 @@ BAD = {
     "word for seeds": (["run", "SMALL", "--seeds", "many"], "seeds"),
     "empty seeds": (["run", "SMALL", "--seeds", "3:3"], "seeds"),
     "negative seeds": (["run", "SMALL", "--seeds", "-2"], "seeds"),
+    "no threads": (["run", "SMALL", "--threads", "0"], "threads"),
     "no such file": (["run", "nowhere.py"], "'nowhere.py' does not exist"),
     "no Python file": (["run", "."], "'.' is not a Python file"),
     "no such folder": (["list", "nowhere"], "nowhere"),

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 import jkofilter as jf
 from jkofilter.experiments.command.run import write_files
 from jkofilter.experiments.contract import Calibrated, Experiment, Left, Measured, Run
+from jkofilter.experiments.report.tables import noted
 from jkofilter.experiments.sweep.runner import run_here
 
 KINDS = {"line": LINE, "family": FAMILY, "flow": FLOW, "matched": MATCHED}
@@ -63,7 +64,8 @@ class Dice:
     def perform(self, run: Run, needs: Mapping[str, Left], keep: bool = False) -> Measured:
         if run.role == "reference":
             return Measured("ok", 1.0, 0.5, [{"time": 1.0}], left=Left(3.5, 0.5), kept="fair")
-        return Measured("ok", 1.0, 0.5, [{"time": 1.0, "mean_error": run.seed + 4.5 - needs["fair"].yardstick}])
+        off = run.seed + 4.5 - needs["fair"].yardstick
+        return Measured("ok", 1.0, 0.5, [{"time": 1.0, "mean_error": off}], note=f"off by {off}")
 
     def exhibits(self, kept: Mapping[tuple[str, str], Any], seed: int) -> dict[str, Figure]:
         assert (dict(kept), seed) == ({("die", "fair"): "fair"}, 0)
@@ -81,3 +83,10 @@ def test_a_stranger_is_run_tabulated_and_drawn_like_the_others(tmp_path: Path) -
     runs = pd.read_csv(tmp_path / "runs.csv").set_index(["filter", "seed"])
     assert runs.loc["loaded", "mean_error"].tolist() == [1.0, 2.0]
     assert runs["processor_seconds"].tolist() == [0.5] * 4
+    assert runs.loc["loaded", "note"].tolist() == ["off by 1.0", "off by 2.0"]
+
+
+def test_what_a_run_cannot_vouch_for_is_told_once_a_filter() -> None:
+    ran = run_here(Dice())
+    assert noted(ran.records) == ["dice, die: loaded, seed 0: off by 1.0 (and of other seeds: 1)"]
+    assert noted([{name: value for name, value in one.items() if name != "note"} for one in ran.records]) == []

@@ -15,10 +15,10 @@ from jkofilter.experiments.command.options import Filters, Out, Plots, Seeds, Th
 from jkofilter.experiments.command.screen import complain, console, results, speeds, watched
 from jkofilter.experiments.contract import Experiment
 from jkofilter.experiments.report.exhibits import exhibits
-from jkofilter.experiments.report.tables import ordered, run_table, summary_table
+from jkofilter.experiments.report.tables import noted, ordered, run_table, summary_table
 from jkofilter.experiments.sweep.plan import Loaded, tasks_of
 from jkofilter.experiments.sweep.records import key_of
-from jkofilter.experiments.sweep.runner import Ran, run_here
+from jkofilter.experiments.sweep.runner import Ran, require_threads, run_here
 from jkofilter.files import require_writable, written_whole
 
 
@@ -38,6 +38,7 @@ def run_and_report(
     names, numbers = parse_names(filters, experiment.methods), parse_seeds(seeds)
     # Found out before the hours of work, not after.
     tasks_of([Loaded(experiment)], names, numbers)
+    require_threads(threads)
     folder = require_writable(out or Path("out") / experiment.name)
     with watched() as watch:
         ran = run_here(experiment, names, numbers, threads, plots, watch)
@@ -48,6 +49,8 @@ def run_and_report(
     screen.print(results(runs, tuple(experiment.measures), title))
     for line in (*speeds(runs), *(f"{case.name}: {case.note}" for case in experiment.cases if case.note)):
         screen.print(line)
+    for line in noted(ran.records):
+        screen.print(f"note: {line}", soft_wrap=True)
     for path in write_files(experiment, ran, folder, plots):
         screen.print(f"wrote {path}", soft_wrap=True)
     failed = [record for record in ran.records if record["status"] != "ok"]

@@ -25,6 +25,7 @@ from jkofilter.experiments.report.tables import (
     judged,
     leads,
     measures_of,
+    noted,
     ordered,
     own_measures,
     paired_table,
@@ -130,6 +131,7 @@ def _page(sweep: Recorded, tables: Mapping[str, pd.DataFrame]) -> str:
     return environment.get_template("report.html").render(
         sections=sections,
         failures=failures,
+        notes=noted(sweep.records),
         warnings=sweep.warnings,
         commands=sweep.commands,
         environments=_environments(sweep.records),

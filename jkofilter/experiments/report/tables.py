@@ -11,11 +11,12 @@ import pandas as pd
 
 from jkofilter._typing import Array
 from jkofilter.experiments.measures import ERRORS, FLOW_MEASURES, MEASURES, TIMES
+from jkofilter.experiments.sweep.records import key_of
 from jkofilter.numerics.intervals import median_interval
 
 RUN = ("scenario", "case", "dim", "filter", "role", "reference", "seed", "status", *TIMES)
 FIGURES = ("time", *(name for name in MEASURES if name not in TIMES))
-ASIDE = ("remark", "threads", "started")
+ASIDE = ("remark", "note", "threads", "started")
 GROUP = ["scenario", "case", "filter", "time"]
 COMPARED = (*ERRORS, *FLOW_MEASURES, *TIMES)
 MORE_IS_BETTER = ("ess", "least_ess")
@@ -36,6 +37,20 @@ def run_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*RUN, *names, *ASIDE])
     # Infinities are text in the records, None is NaN.
     return table.astype(dict.fromkeys((*TIMES, *names), float))
+
+
+def noted(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What runs cannot vouch for, a line per case and filter: the note of the first seed that has one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        # Records of earlier versions have no notes.
+        if record.get("note"):
+            found.setdefault((record["case"], record["filter"]), []).append(f"{key_of(record)}: {record['note']}")
+    return [
+        line if len(lines) == 1 else f"{line} (and of other seeds: {len(lines) - 1})"
+        for lines in found.values()
+        for line in lines[:1]
+    ]
 
 
 def own_measures(table: pd.DataFrame) -> list[str]:

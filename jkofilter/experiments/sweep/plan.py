@@ -69,8 +69,8 @@ class Task:
         where = {"format": FORMAT, "scenario": self.scenario, "path": self.source.shown, "case": run.case}
         who = {"dim": run.dim, "filter": run.method, "role": run.role, "reference": run.reference, "seed": run.seed}
         times = {"seconds": made.seconds, "processor_seconds": made.processor_seconds}
-        said = {"figures": [dict(row) for row in made.figures], "remark": made.remark, "settings": dict(made.settings)}
-        return where | who | {"status": made.status} | times | said
+        said = {"figures": [dict(row) for row in made.figures], "remark": made.remark, "note": made.note}
+        return where | who | {"status": made.status} | times | said | {"settings": dict(made.settings)}
 
 
 def load_all(paths: Sequence[str]) -> list[Loaded]:

@@ -130,6 +130,12 @@ class Ran:
     kept: Mapping[tuple[str, str], Any]
 
 
+def require_threads(threads: int) -> None:
+    """Raise InputError unless there is at least one."""
+    if threads < 1:
+        raise InputError(f"threads must be at least one, got {threads}.")
+
+
 def run_here(
     experiment: Experiment,
     filters: Sequence[str] | None = None,
@@ -153,8 +159,7 @@ def run_here(
     """
     told = watch or Watch()
     tasks = tasks_of([Loaded(experiment)], filters, seeds)
-    if threads < 1:
-        raise InputError(f"threads must be at least one, got {threads}.")
+    require_threads(threads)
     first, place = tasks[0].run.seed, Workplace(experiment)
     records: list[dict[str, Any]] = []
     kept: dict[tuple[str, str], Any] = {}
