@@ -19,7 +19,7 @@ from torch import Generator
 from jkofilter.assimilation.base_space import BaseParticles, BaseSpace, base_space
 from jkofilter.assimilation.candidates import TriedLaw, candidate_laws, closest_law, global_move
 from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
-from jkofilter.assimilation.moves import Mover
+from jkofilter.assimilation.moves import Kernels
 from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.assimilation.tempering import Tempered, tempered
 from jkofilter.errors import FilterError
@@ -76,8 +76,8 @@ def assimilate(
     if not torch.isfinite(particles.log_likelihood).any():
         raise FilterError("the likelihood is zero at every particle")
     ess = effective_sample_size(particles.log_likelihood)
-    mover = Mover(settings.moves, settings.sweeps, settings.auxiliary, generator)
-    end = tempered(space, particles, log_likelihood, settings.ess, mover)
+    kernels = Kernels(settings.moves, settings.sweeps, settings.auxiliary, generator)
+    end = tempered(space, particles, log_likelihood, settings.ess, kernels)
     pool = _posterior_pool(space, end.particles, log_likelihood, end.log_evidence)
     laws = candidate_laws(pool, ridge_directions(belief), settings, generator)
     trial = closest_law(space, pool, laws, log_likelihood, settings, generator)
@@ -86,7 +86,7 @@ def assimilate(
             f"no law could be fitted to the posterior (agreement {trial.agreement:.3f}); "
             "give a larger pool or more layers"
         )
-    details = mover.counts | {"temperatures": float(len(end.temperatures)), "distinct": end.distinct} | trial.details
+    details = kernels.counts | {"temperatures": float(len(end.temperatures)), "distinct": end.distinct} | trial.details
     x, log_evidence = pool.x, end.log_evidence
     if trial.draws is not None:
         x, details["acceptance_global"] = global_move(pool, end.log_evidence, trial.law, trial.draws, generator)

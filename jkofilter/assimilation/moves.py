@@ -15,7 +15,7 @@ from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.numerics.mcmc import (
     AuxiliaryFunction,
     LogTarget,
-    Moved,
+    Transition,
     auxiliary_metropolis,
     crank_nicolson,
     elliptical_slice,
@@ -71,7 +71,7 @@ class Frame:
 
 
 @dataclass(eq=False)
-class Mover:
+class Kernels:
     """Applies kernels, tunes them and keeps count.
 
     Attributes:
@@ -128,7 +128,7 @@ class Mover:
         self.acceptance.setdefault(move, []).append(moved.acceptance)
         return moved.z, moved.value
 
-    def _framed(self, move: Move, frame: Frame, u: Points, value: Scalars, target: LogTarget) -> Moved:
+    def _framed(self, move: Move, frame: Frame, u: Points, value: Scalars, target: LogTarget) -> Transition:
         def framed(v: Points) -> Scalars:
             inner = frame.out(v)
             return target(inner) + _tilt(inner, v)
@@ -142,7 +142,7 @@ class Mover:
             self._step *= math.exp(_STEP_GAIN * (moved.acceptance - _STEP_WANTED))
             self._step = min(max(self._step, 1e-3), 1.0)
         u = frame.out(moved.z)
-        return Moved(u, moved.value - _tilt(u, moved.z), moved.acceptance, moved.evaluations)
+        return Transition(u, moved.value - _tilt(u, moved.z), moved.acceptance, moved.evaluations)
 
 
 def drifting(before: Points, after: Points) -> bool:

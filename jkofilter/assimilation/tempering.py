@@ -9,7 +9,7 @@ import torch
 from jkofilter._typing import Points, Scalars
 from jkofilter.assimilation.base_space import BaseParticles, BaseSpace
 from jkofilter.assimilation.likelihood import LogLikelihood
-from jkofilter.assimilation.moves import Mover
+from jkofilter.assimilation.moves import Kernels
 from jkofilter.errors import FilterError
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.tempering import next_temperature
@@ -40,7 +40,7 @@ class Tempered:
 
 
 def tempered(
-    space: BaseSpace, particles: BaseParticles, log_likelihood: LogLikelihood, share: float, mover: Mover
+    space: BaseSpace, particles: BaseParticles, log_likelihood: LogLikelihood, share: float, kernels: Kernels
 ) -> Tempered:
     """Sequential Monte Carlo from a belief to its posterior (Del Moral, Doucet & Jasra 2006), in its base space.
 
@@ -49,7 +49,7 @@ def tempered(
         particles: the belief's particles.
         log_likelihood: of the reading.
         share: of the particles that a step keeps effective.
-        mover: moves them between the steps.
+        kernels: moves them between the steps.
 
     Raises:
         FilterError: the posterior is not reached, or only by so few particles that they say nothing about it.
@@ -61,12 +61,12 @@ def tempered(
         log_evidence += log_mean_exp(weights)
         effective.append(effective_sample_size(weights))
         temperatures.append(now)
-        particles = particles.chosen(resample(weights, "systematic", mover.generator))
+        particles = particles.chosen(resample(weights, "systematic", kernels.generator))
 
         def target(u: Points, temperature: float = now) -> Scalars:
             return space.particles_at(u, log_likelihood).log_target(temperature)
 
-        u, _ = mover.settled(particles.u, particles.log_target(now), target)
+        u, _ = kernels.settled(particles.u, particles.log_target(now), target)
         particles = space.particles_at(u, log_likelihood)
         if len(effective) == MAX_TEMPERATURES and now < 1:
             raise FilterError(f"tempering reaches {now:.3g} of the reading in {len(effective)} steps and is given up")

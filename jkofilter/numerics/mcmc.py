@@ -25,7 +25,7 @@ _SHRINKS = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class Transition:
     """Particles after a kernel.
 
     Attributes:
@@ -43,14 +43,14 @@ class Moved:
 
 def _chosen(
     z: Points, value: Scalars, proposal: Points, new: Scalars, log_ratio: Scalars, generator: Generator
-) -> Moved:
+) -> Transition:
     # A ratio that is NaN comes of -inf on both sides; comparing it is False, and the particle stays.
     accept = uniform(value, generator).log() < log_ratio
     moved = torch.where(accept.unsqueeze(-1), proposal, z)
-    return Moved(moved, torch.where(accept, new, value), accept.double().mean().item(), 1.0)
+    return Transition(moved, torch.where(accept, new, value), accept.double().mean().item(), 1.0)
 
 
-def elliptical_slice(z: Points, value: Scalars, log_target: LogTarget, generator: Generator) -> Moved:
+def elliptical_slice(z: Points, value: Scalars, log_target: LogTarget, generator: Generator) -> Transition:
     """A point of the ellipse through z and a fresh normal draw, by slice sampling with a shrinking bracket.
 
     No tuning, and never a rejection (Murray, Adams & MacKay 2010, figure 2).
@@ -78,10 +78,10 @@ def elliptical_slice(z: Points, value: Scalars, log_target: LogTarget, generator
         share = uniform(angle[active], generator)
         angle[active] = low[active] + share * (high[active] - low[active])
     n = max(len(value), 1)
-    return Moved(z, value, 1 - active.numel() / n, asked / n)
+    return Transition(z, value, 1 - active.numel() / n, asked / n)
 
 
-def crank_nicolson(z: Points, value: Scalars, log_target: LogTarget, step: float, generator: Generator) -> Moved:
+def crank_nicolson(z: Points, value: Scalars, log_target: LogTarget, step: float, generator: Generator) -> Transition:
     """Preconditioned Crank-Nicolson: z' = sqrt(1 - step^2) z + step * noise (Cotter, Roberts, Stuart & White 2013).
 
     Args:
@@ -98,7 +98,7 @@ def crank_nicolson(z: Points, value: Scalars, log_target: LogTarget, step: float
 
 def auxiliary_metropolis(
     z: Points, value: Scalars, log_target: LogTarget, phi: AuxiliaryFunction, generator: Generator
-) -> Moved:
+) -> Transition:
     """Metropolis-Hastings with proposals N(phi(z), I) (Mokrov et al. 2021, appendix B, there in one dimension).
 
     With c = -2 g, the log acceptance ratio is

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jkofilter.assimilation.moves import MOST_SWEEPS, WIDER, Frame, Move, Mover, drifting
+from jkofilter.assimilation.moves import MOST_SWEEPS, WIDER, Frame, Kernels, Move, drifting
 from jkofilter.numerics.mcmc import independence
 
 N = 4_000
@@ -30,8 +30,8 @@ def far(u: Tensor) -> Tensor:
 MEAN, VARIANCE = torch.tensor([30.0, -30.0]).double() / 1.1, 0.1 / 1.1
 
 
-def mover(*moves: Move, sweeps: int = 2) -> Mover:
-    return Mover(moves, sweeps, independence, gen(9))
+def kernels(*moves: Move, sweeps: int = 2) -> Kernels:
+    return Kernels(moves, sweeps, independence, gen(9))
 
 
 def test_a_frame_takes_out_mean_and_covariance_but_for_what_is_added() -> None:
@@ -74,7 +74,7 @@ def test_particles_short_of_a_sharp_law_are_swept_until_they_are_there(
     """They start deviations off and narrower than the law, as the collapsed do; closed-form moments."""
     sd = math.sqrt(VARIANCE)
     u = MEAN + away * sd * torch.tensor([-1.0, 1.0]).double() + width * sd * normals(N, 2)
-    sweeper = mover(*moves)
+    sweeper = kernels(*moves)
     after, value = sweeper.settled(u, far(u), far)
     torch.testing.assert_close(value, far(after), rtol=1e-6, atol=1e-6)
     assert ((after.mean(0) - MEAN) / sd).abs().max() < 0.2
@@ -86,7 +86,7 @@ def test_particles_short_of_a_sharp_law_are_swept_until_they_are_there(
 
 def test_settled_particles_are_swept_as_often_as_asked_for_and_keep_their_law() -> None:
     u = MEAN + math.sqrt(VARIANCE) * normals(N, 2)
-    sweeper = mover("elliptical-slice", sweeps=3)
+    sweeper = kernels("elliptical-slice", sweeps=3)
     after, _ = sweeper.settled(u, far(u), far)
     assert sweeper.most == 3
     assert ((after.mean(0) - MEAN) / math.sqrt(VARIANCE)).abs().max() < 5 / math.sqrt(N)
@@ -95,7 +95,7 @@ def test_settled_particles_are_swept_as_often_as_asked_for_and_keep_their_law() 
 
 def test_global_moves_alone_leave_particles_where_they_are() -> None:
     u = normals(20, 2)
-    sweeper = mover("global")
+    sweeper = kernels("global")
     after, value = sweeper.settled(u, far(u), far)
     assert torch.equal(after, u)
     assert torch.equal(value, far(u))

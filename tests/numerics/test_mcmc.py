@@ -17,7 +17,7 @@ from torch.distributions import MultivariateNormal, Normal
 from jkofilter.numerics.mcmc import (
     AuxiliaryFunction,
     LogTarget,
-    Moved,
+    Transition,
     auxiliary_metropolis,
     crank_nicolson,
     elliptical_slice,
@@ -54,11 +54,11 @@ PHIS = {"zero": independence, "root of misfit": root_of_misfit, "user's": toward
 
 
 @pytest.fixture(params=KERNELS.values(), ids=KERNELS.keys())
-def kernel(request: pytest.FixtureRequest) -> Callable[..., Moved]:
+def kernel(request: pytest.FixtureRequest) -> Callable[..., Transition]:
     return request.param
 
 
-def swept(kernel: Callable[..., Moved], z: Tensor, target: LogTarget, sweeps: int, seed: int = 100) -> Tensor:
+def swept(kernel: Callable[..., Transition], z: Tensor, target: LogTarget, sweeps: int, seed: int = 100) -> Tensor:
     generator, value = gen(seed), target(z)
     for _ in range(sweeps):
         moved = kernel(z=z, value=value, log_target=target, generator=generator)
@@ -93,7 +93,7 @@ def assert_moments(z: Tensor, law: MultivariateNormal) -> None:
     assert excess.abs().max() < 5 * math.sqrt(2 / n)
 
 
-def test_particles_of_a_gaussian_posterior_stay_particles_of_it(kernel: Callable[..., Moved]) -> None:
+def test_particles_of_a_gaussian_posterior_stay_particles_of_it(kernel: Callable[..., Transition]) -> None:
     law = gaussian_posterior()
     z = law.mean + normals(N, 2) @ law.scale_tril.mT
     after = swept(kernel, z, gaussian_target, 5)
@@ -101,17 +101,17 @@ def test_particles_of_a_gaussian_posterior_stay_particles_of_it(kernel: Callable
     assert_moments(after, law)
 
 
-def test_particles_of_the_prior_become_particles_of_a_gaussian_posterior(kernel: Callable[..., Moved]) -> None:
+def test_particles_of_the_prior_become_particles_of_a_gaussian_posterior(kernel: Callable[..., Transition]) -> None:
     if kernel is KERNELS["root of misfit"]:
         pytest.skip("it accepts one proposal in thirty here")
     after = swept(kernel, normals(N, 2), gaussian_target, 120 if kernel is KERNELS["crank-nicolson .3"] else SWEEPS)
     assert_moments(after, gaussian_posterior())
 
 
-def misread(z: Tensor, value: Tensor, log_target: LogTarget, generator: torch.Generator) -> Moved:
+def misread(z: Tensor, value: Tensor, log_target: LogTarget, generator: torch.Generator) -> Transition:
     """Crank-Nicolson for another target than the one asked for: nothing but a test's test."""
     moved = crank_nicolson(z, 1.3 * value, lambda x: 1.3 * log_target(x), 0.8, generator)
-    return Moved(moved.z, log_target(moved.z), moved.acceptance, 1.0)
+    return Transition(moved.z, log_target(moved.z), moved.acceptance, 1.0)
 
 
 def test_a_kernel_of_another_target_does_not_pass() -> None:
@@ -124,7 +124,7 @@ def two_humps(z: Tensor) -> Tensor:
     return -0.5 * ((z[:, 0].abs() - 1.6) / 0.5).square() + 0.3 * z[:, 0]
 
 
-def test_both_humps_of_a_bimodal_law_keep_their_mass_and_shape(kernel: Callable[..., Moved]) -> None:
+def test_both_humps_of_a_bimodal_law_keep_their_mass_and_shape(kernel: Callable[..., Transition]) -> None:
     """Against quadrature: mean, variance, and the shares of sixteen equally likely bins by chi-square at 1e-6."""
     x = np.linspace(-8, 8, 20_001)
     _, law = oracles.bayes_by_quadrature(
@@ -147,7 +147,7 @@ def test_both_humps_of_a_bimodal_law_keep_their_mass_and_shape(kernel: Callable[
 
 @pytest.mark.parametrize("d", [1, 8])
 def test_without_a_likelihood_nothing_is_rejected_and_the_normal_law_stays(
-    kernel: Callable[..., Moved], d: int
+    kernel: Callable[..., Transition], d: int
 ) -> None:
     if kernel in (KERNELS["user's phi"], KERNELS["root of misfit"]):
         pytest.skip("their proposals are not the target's even then")
@@ -224,7 +224,7 @@ def half_plane(z: Tensor) -> Tensor:
     return torch.where(z[:, 0] > 0, 0.5 * z[:, 1], -math.inf)
 
 
-def test_a_region_of_zero_probability_is_never_entered(kernel: Callable[..., Moved]) -> None:
+def test_a_region_of_zero_probability_is_never_entered(kernel: Callable[..., Transition]) -> None:
     z = normals(N, 2)
     z[:, 0] = z[:, 0].abs()
     after = swept(kernel, z, half_plane, 10)
@@ -235,7 +235,7 @@ def test_a_region_of_zero_probability_is_never_entered(kernel: Callable[..., Mov
     assert after[:, 0].square().mean().item() == pytest.approx(1.0, abs=5 * math.sqrt(2 / N))
 
 
-def test_particles_in_it_may_come_out_and_never_turn_nan(kernel: Callable[..., Moved]) -> None:
+def test_particles_in_it_may_come_out_and_never_turn_nan(kernel: Callable[..., Transition]) -> None:
     """A phi that is NaN for c = inf, as the user's is, keeps them where they were."""
     z = normals(2_000, 2)
     after = swept(kernel, z, half_plane, 40)
@@ -247,7 +247,7 @@ def test_particles_in_it_may_come_out_and_never_turn_nan(kernel: Callable[..., M
         assert lost < 0.6 * before
 
 
-def test_where_the_target_is_zero_everywhere_particles_stay(kernel: Callable[..., Moved]) -> None:
+def test_where_the_target_is_zero_everywhere_particles_stay(kernel: Callable[..., Transition]) -> None:
     z = normals(50, 3)
     nowhere = z.new_full((50,), -math.inf)
     moved = kernel(z=z, value=nowhere, log_target=lambda x: x.new_full((len(x),), -math.inf), generator=gen())
@@ -259,7 +259,7 @@ def test_where_the_target_is_zero_everywhere_particles_stay(kernel: Callable[...
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
-def test_equal_generators_move_alike_and_nothing_is_changed_in_place(kernel: Callable[..., Moved]) -> None:
+def test_equal_generators_move_alike_and_nothing_is_changed_in_place(kernel: Callable[..., Transition]) -> None:
     z = normals(500, 2)
     value = gaussian_target(z)
     z_before, value_before, state = z.clone(), value.clone(), torch.random.get_rng_state()
