@@ -34,7 +34,7 @@ import jkofilter as jf
 
 LIMIT = 60.0
 """Processor seconds that one run of a filter may take."""
-PARTICLES = 4_000
+PARTICLES = 1_000
 FAILURES = ("silent", "crash", "stall")
 GONE, ALL_HERE = 5e-3, 1e-5
 """Shares of a law that has left from which on this must be told, and up to which it need not."""
@@ -251,7 +251,8 @@ def _apart(
         sampled_evidence = 5 * np.sqrt(np.cumsum(np.maximum(1 / ess - 1 / PARTICLES, 0) + 1 / PARTICLES))
         if result.infos[-1].ess is None:
             # An ensemble has no weights; the error of its gain and of its spread goes with how far a reading pulls.
-            moves = np.abs(np.diff(truth.means, axis=0, prepend=truth.means[:1])) / truth.sds
+            start = truth.means[:1] if p.linear is None else p.linear.mean[None]
+            moves = np.abs(np.diff(truth.means, axis=0, prepend=start)) / truth.sds
             sampled = sampled * (1 + np.maximum.accumulate(moves.max(1)))
             sampled_evidence = sampled_evidence + 5 * math.sqrt(2 / PARTICLES) * np.abs(truth.evidence)
     bars = (case.sds + sampled)[:, None]

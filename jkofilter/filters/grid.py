@@ -35,9 +35,14 @@ from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
 from jkofilter.numerics.grids import Axis, Grid
+from jkofilter.numerics.resolution import unresolved
 
 MOST_GRID_STEPS = 1e9
 """Steps of the length asked for from which on a duration is questioned: a stationary law takes far longer ones."""
+RESOLVED = 0.01
+"""Share by which integrals over the wells of a potential may be off before cells are narrowed, or this is noted."""
+_LEFT = 1e-9
+"""Share of a law beyond which it has left: far out, less than that already makes the moments."""
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
@@ -116,7 +121,32 @@ class GridFilter(Runnable):
     def _later(self, now: OnGrid, duration: float) -> tuple[OnGrid, StepInfo]:
         require_countable(duration, self.step, "step", MOST_GRID_STEPS)
         self._require_own_grid(now)
-        grid, log_density = now.grid, as_array(now.log_density)
+        finer = 1
+        while True:
+            start = self._start(now, finer)
+            grid, p, details = self._evolved(start, duration, finer)
+            rough = max(self._unresolved(start), self._unresolved((grid, log(p))))
+            if rough <= RESOLVED or self.bounds is not None or 2 * finer > self._reach.most:
+                break
+            finer *= 2
+        after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
+        self._require_kept(grid, p)
+        return after, StepInfo(details=details, note=self._unseen(grid, rough))
+
+    def _start(self, now: OnGrid, finer: int) -> tuple[Grid, Array]:
+        """The law on its own grid, or on one of at least so many times the cells asked for."""
+        if finer == 1:
+            return now.grid, as_array(now.log_density)
+        return fit(now.evaluate, now.grid, *self._finer(finer), self.model.sde.domain)
+
+    def _finer(self, finer: int) -> tuple[tuple[int, ...], Reach]:
+        """Cells asked for along each axis and the reach, with ``finer`` times the cells and no more at most."""
+        reach = self._reach
+        return tuple(finer * cells for cells in self._asked), reach._replace(most=reach.most // finer)
+
+    def _evolved(self, start: tuple[Grid, Array], duration: float, finer: int) -> tuple[Grid, Array, dict[str, float]]:
+        """Grid and densities ``duration`` later, and what it took."""
+        grid, log_density = start
         scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))
         age = 0.5 * float(self.model.sde.beta) * scale**2
         progress = Progress.start(duration, float(self.step), age, self._grading)
@@ -125,9 +155,8 @@ class GridFilter(Runnable):
             p, regrids = evolve(self._closed_operator, p, progress, progress.total), 0
         else:
             grid, p, regrids = follow(
-                grid, p, progress, self._operator, self._asked, self._reach, self.model.sde.domain
+                grid, p, progress, self._operator, *self._finer(finer), self.model.sde.domain
             )
-        after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
         details = {
             "steps": progress.steps,
             "tail_guards": progress.tail_guards,
@@ -135,7 +164,45 @@ class GridFilter(Runnable):
             "regrids": regrids,
             "cells": math.prod(grid.shape),
         }
-        return after, StepInfo(details=details)
+        return grid, p, details
+
+    def _unresolved(self, law: tuple[Grid, Array]) -> float:
+        """How much the potential between the cells is missed where a law is; looked for on the line alone."""
+        grid, log_density = law
+        return unresolved(self._energy, grid.axes[0], log_density) if len(grid.axes) == 1 else 0.0
+
+    def _energy(self, x: Array) -> Array:
+        """beta V at points (n, d)."""
+        with torch.no_grad():
+            return float(self.model.sde.beta) * as_array(self.model.sde.potential(self._points(x)))
+
+    def _unseen(self, grid: Grid, rough: float) -> str:
+        """What to note of a potential with wells or barriers that fall between the cells; empty where there are none."""
+        if rough <= RESOLVED:
+            return ""
+        cure = f"give at least {4 * grid.axes[0].cells} cells" if rough < 1 else "smooth it over some cells"
+        return (
+            f"the potential bends between cells of width {grid.axes[0].width:.3g}: weights of wells or crossings of "
+            f"barriers may be off by {min(rough, 1.0):.0%} or more; {cure}"
+        )
+
+    def _require_kept(self, grid: Grid, p: Array) -> None:
+        """Raise FilterError where the law has left through an end of a free grid, beyond which the potential falls."""
+        if self.bounds is not None or len(grid.axes) > 1:
+            return
+        walls = (-math.inf, math.inf) if self.model.sde.domain is None else self.model.sde.domain.sides[0]
+        axis, near = grid.axes[0], max(_FEWEST_CELLS, grid.axes[0].cells // 100)
+        energy = self._energy(grid.points)
+        for end, inner, cells, wall in (
+            (0, near, slice(None, near), axis.low <= walls[0]),
+            (-1, -1 - near, slice(-near, None), axis.high >= walls[1]),
+        ):
+            share = p[cells].sum() / p.sum()
+            if not wall and share > _LEFT and energy[end] < energy[inner]:
+                raise FilterError(
+                    f"a share of {share:.2g} of the law has left beyond x = {axis.centres[end]:g}, where the potential "
+                    "falls without end; give Potential(..., domain=(low, high)) around what may be reached."
+                )
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[OnGrid, StepInfo]:
         """The law given a reading; without ``bounds``, on a grid fitted to it.

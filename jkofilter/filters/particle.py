@@ -31,6 +31,10 @@ from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights
 
 
+_FEW = 30
+"""Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
+
+
 @dataclass(frozen=True)
 class ParticleFilter(Runnable):
     """Bootstrap filter (Gordon, Salmond & Smith 1993) with adaptive resampling; any dimension, any observation model.
@@ -142,7 +146,7 @@ class ParticleFilter(Runnable):
             kernel_means=None,
             kernel_variance=0.0,
         )
-        return after, StepInfo(log_evidence=increment)
+        return after, StepInfo(log_evidence=increment, note=_collapsed(after.ess, len(log_weights)))
 
     def _survivors(self, belief: ParticleBelief, generator: Generator) -> tuple[Tensor, Tensor, bool]:
         n = belief.particles.shape[0]
@@ -150,3 +154,13 @@ class ParticleFilter(Runnable):
             return belief.particles, belief.log_weights, False
         chosen = resample(belief.log_weights, self.resampling, generator)
         return belief.particles[chosen], torch.full_like(belief.log_weights, -math.log(n)), True
+
+
+def _collapsed(ess: float, particles: int) -> str:
+    """What to note of weights that leave few particles; empty where they leave enough."""
+    if ess >= _FEW:
+        return ""
+    return (
+        f"the reading leaves {ess:.1f} effective particles of {particles}: moments and evidence are rough, and wrong "
+        "where it lies beyond all of them; use more particles, or GridFilter or JKOFilter"
+    )

@@ -48,6 +48,8 @@ _RELATIVE, _ABSOLUTE = 1e-8, 1e-10
 _REACH, _LOOKS = 3.0, 65
 # Runge-Kutta is stable up to 2.78 times a rate of change; the covariance changes at twice the curvature.
 _COARSE = 0.7
+# Some seconds of them: a law that slides along a kink takes ever shorter steps.
+_MOST_EVALUATIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class UnscentedKalmanFilter(Runnable):
 
         Raises:
             InputError: another filter's belief, or a bad duration.
-            FilterError: the law reaches where the potential is infinite or jumps, or the covariance left the positive
-                definite matrices (substep too long for the potential).
+            FilterError: the law reaches where the potential is infinite or jumps, steps become ever shorter at a kink,
+                or the covariance left the positive definite matrices (substep too long for the potential).
         """
         return predicting(belief, GaussianBelief, duration, self._later)
 
@@ -194,6 +196,7 @@ class UnscentedKalmanFilter(Runnable):
         dim = mean.numel()
         # A matrix that is no covariance breaks down here, and not within the solver, which has its own words for it.
         _, worst = _offsets(covariance)
+        evaluations = 0
         weights = torch.as_tensor(_sigma_points(dim).Wm).to(mean)
         rows, columns = np.tril_indices(dim)
 
@@ -205,8 +208,14 @@ class UnscentedKalmanFilter(Runnable):
             matrix[rows, columns] = matrix[columns, rows] = state[dim:]
             return torch.as_tensor(state[:dim]).to(mean), torch.as_tensor(matrix).to(mean)
 
-        def rates(_: float, state: np.ndarray) -> np.ndarray:
-            nonlocal worst
+        def rates(passed: float, state: np.ndarray) -> np.ndarray:
+            nonlocal worst, evaluations
+            evaluations += 1
+            if evaluations > _MOST_EVALUATIONS:
+                raise FilterError(
+                    f"moments get nowhere {passed:g} into a prediction of {duration:g}, as where a sigma point slides "
+                    "along a kink of the potential; smooth it over some width, or use ParticleFilter."
+                )
             m, p, jitter = self._rates(*unpack(state), weights)
             worst = max(worst, jitter)
             return pack(m, p)
