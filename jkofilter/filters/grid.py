@@ -26,7 +26,8 @@ from jkofilter.filters.checks import (
     require_model,
     updating,
 )
-from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, log_prior, prior_on_grid
+from jkofilter.filters.contract import joined
+from jkofilter.filters.on_grid import OnGrid, belief_on_grid, in_support, kind_of_belief, log_prior, prior_on_grid
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import require_positive
 from jkofilter.models.state_space import StateSpaceModel
@@ -43,6 +44,8 @@ RESOLVED = 0.01
 """Share by which integrals over the wells of a potential may be off before cells are narrowed, or this is noted."""
 _LEFT = 1e-9
 """Share of a law beyond which it has left: far out, less than that already makes the moments."""
+_FELT = 1e-4
+"""Share of a law at an end of its cells that is noted."""
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
@@ -130,8 +133,7 @@ class GridFilter(Runnable):
                 break
             finer *= 2
         after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
-        self._require_kept(grid, p)
-        return after, StepInfo(details=details, note=self._unseen(grid, rough))
+        return after, StepInfo(details=details, note=joined(self._unseen(grid, rough), self._at_ends(grid, p)))
 
     def _start(self, now: OnGrid, finer: int) -> tuple[Grid, Array]:
         """The law on its own grid, or on one of at least so many times the cells asked for."""
@@ -186,23 +188,32 @@ class GridFilter(Runnable):
             f"barriers may be off by {min(rough, 1.0):.0%} or more; {cure}"
         )
 
-    def _require_kept(self, grid: Grid, p: Array) -> None:
-        """Raise FilterError where the law has left through an end of a free grid, beyond which the potential falls."""
+    def _at_ends(self, grid: Grid, p: Array) -> str:
+        """What to note of a law that has come to an end of a free grid of the line; empty where it has not.
+
+        Raises:
+            FilterError: the potential falls beyond that end, so that the law has left through it.
+        """
         if self.bounds is not None or len(grid.axes) > 1:
-            return
-        walls = (-math.inf, math.inf) if self.model.sde.domain is None else self.model.sde.domain.sides[0]
-        axis, near = grid.axes[0], max(_FEWEST_CELLS, grid.axes[0].cells // 100)
-        energy = self._energy(grid.points)
-        for end, inner, cells, wall in (
-            (0, near, slice(None, near), axis.low <= walls[0]),
-            (-1, -1 - near, slice(-near, None), axis.high >= walls[1]),
-        ):
-            share = p[cells].sum() / p.sum()
-            if not wall and share > _LEFT and energy[end] < energy[inner]:
+            return ""
+        domain, axis = self.model.sde.domain, grid.axes[0]
+        low, high = (-math.inf, math.inf) if domain is None else domain.sides[0]
+        near = max(_FEWEST_CELLS, axis.cells // 100)
+        sides = [(0, near, slice(None, near))] * (axis.low > low) + [(-1, -1 - near, slice(-near, None))] * (axis.high < high)
+        note = ""
+        for end, inner, cells in sides:
+            share, at = p[cells].sum() / p.sum(), axis.centres[end]
+            if share <= _LEFT:
+                continue
+            energy = self._energy(np.array([[at], [axis.centres[inner]]]))
+            if energy[0] < energy[1]:
                 raise FilterError(
-                    f"a share of {share:.2g} of the law has left beyond x = {axis.centres[end]:g}, where the potential "
-                    "falls without end; give Potential(..., domain=(low, high)) around what may be reached."
+                    f"a share of {share:.2g} of the law has left beyond x = {at:g}, where the potential falls without "
+                    "end; give Potential(..., domain=(low, high)) around what may be reached."
                 )
+            if share > _FELT:
+                note = f"a share of {share:.2g} of the law lies at the end x = {at:g} of its cells; give more cells"
+        return note
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[OnGrid, StepInfo]:
         """The law given a reading; without ``bounds``, on a grid fitted to it.
@@ -225,7 +236,11 @@ class GridFilter(Runnable):
         else:
             walls = self.model.sde.domain
             grid, log_density = fit(
-                lambda x: now.evaluate(x) + log_likelihood(x), grid, self._asked, self._reach, walls
+                lambda x: in_support(self.model, now.time, x, now.evaluate(x)) + log_likelihood(x),
+                grid,
+                self._asked,
+                self._reach,
+                walls,
             )
         if not np.isfinite(log_density.max()):
             raise FilterError(

@@ -16,7 +16,8 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.checks import checked_log_likelihood, log_likelihood_without_nan, occasion
-from jkofilter.filters.on_grid import location, log_prior
+from jkofilter.filters.contract import joined
+from jkofilter.filters.on_grid import in_support, location, log_prior
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
@@ -28,6 +29,8 @@ from jkofilter.transport.line.witness import Testimony, examined, solves
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
+_LEANS = 0.1
+"""Share of the mass between the peak of a posterior and an edge on which it leans."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class LineCarrier:
 
         def log_posterior(x: Array) -> Array:
             value = log_likelihood_without_nan(self.model, reading, self._points(x), now.time)
-            return before.law(x) + as_array(value)
+            return in_support(self.model, now.time, x[:, None], before.law(x)) + as_array(value)
 
         # Asked once of the whole belief: adapting asks for a few points at a time, all of which may be zero.
         checked_log_likelihood(self.model, reading, self._points(before.x), now.time)
@@ -114,10 +117,22 @@ class LineCarrier:
         weights = np.exp(before.log_mass)
         info = StepInfo(
             log_evidence=increment,
-            note=beyond(before, density),
+            note=joined(beyond(before, density), self._pressed(now.time, density)),
             surprise=surprise(self.model, reading, self._points(before.x), weights),
         )
         return self._belief(density, now.time, now.log_evidence + increment), info
+
+    def _pressed(self, time: float, density: QuantileDensity) -> str:
+        """What to note of a posterior that leans on the edge of its prior's support, which nodes round off."""
+        if time > 0.0:
+            return ""
+        x, mass = density.x, np.cumsum(np.exp(density.log_mass))
+        ends = np.concatenate([[2 * x[0] - x[1]], x, [2 * x[-1] - x[-2]]])
+        if np.isfinite(log_prior(self.model, ends[:, None])).all():
+            return ""
+        below = mass[int(density.log_density.argmax())] / mass[-1]
+        leans = min(below, 1 - below) < _LEANS
+        return "the posterior leans on an edge of the prior, which nodes round off; use GridFilter" if leans else ""
 
     def _points(self, x: Array) -> Tensor:
         return torch.from_numpy(x).to(device=self.model.device, dtype=self.model.dtype).unsqueeze(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from scipy.special import logsumexp
 
@@ -52,6 +53,16 @@ def log_prior(model: StateSpaceModel, x: Array) -> Array:
     if torch.isnan(value).any():
         raise InputError("prior.log_prob returns NaN; give a prior that can be evaluated.")
     return as_array(value)
+
+
+def in_support(model: StateSpaceModel, time: float, x: Array, log_density: Array) -> Array:
+    """``log_density`` at points (n, d), -inf where there cannot be any: a law that is still the prior keeps its support.
+
+    Beyond the edge of a uniform prior there would else be a tail, where a sharp reading finds it.
+    """
+    if time > 0.0:
+        return log_density
+    return np.where(np.isfinite(log_prior(model, x)), log_density, -np.inf)
 
 
 def belief_on_grid(

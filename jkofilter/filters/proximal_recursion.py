@@ -26,7 +26,7 @@ from jkofilter.filters.checks import (
     require_model,
     updating,
 )
-from jkofilter.filters.on_grid import OnGrid, belief_on_grid, kind_of_belief, prior_on_grid
+from jkofilter.filters.on_grid import OnGrid, belief_on_grid, in_support, kind_of_belief, prior_on_grid
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.potential_checks import trouble_around
 from jkofilter.models.sde import refuse_walls
@@ -145,7 +145,8 @@ class ProximalRecursionFilter(Runnable):
         def log_joint(x: Array) -> Array:
             points = torch.as_tensor(x, dtype=torch.float64, device=self.model.device)
             with torch.no_grad():
-                return now.evaluate(x) + as_array(checked_log_likelihood(self.model, reading, points, now.time))
+                likelihood = as_array(checked_log_likelihood(self.model, reading, points, now.time))
+            return in_support(self.model, now.time, x, now.evaluate(x)) + likelihood
 
         grid, values = fit(log_joint, now.grid, self._cells, _REACH[self.model.dim])
         if not np.isfinite(values.max()):

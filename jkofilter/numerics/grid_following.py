@@ -17,6 +17,8 @@ from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
 _CORE = 12.0
 _PASSES = 80
 _BLOCK = 8
+_KINKS = 0.02
+"""Share of the bulk where a law may bend however sharply, as at the kinks of a potential, and its grid still grow."""
 
 
 class Reach(NamedTuple):
@@ -85,7 +87,7 @@ def fit(
                 local_scale(value, k, axis.width),
                 cells[k],
                 reach,
-                may_grow=len(_open_sides(grid, k, walls)) < 2,
+                len(_open_sides(grid, k, walls)) < 2 or axis.length < reach.widest(cells[k], _scale_but_kinks(value, k, axis)),
             )
             for k, axis in enumerate(grid.axes)
         )
@@ -116,11 +118,11 @@ def _along(covered: Array, axis: int) -> Array:
 def _fitted(axis: Axis, covered: Array, scale: float, asked: int, reach: Reach, may_grow: bool) -> Axis:
     """``axis`` cut to the ``covered`` cells or grown beyond them; the very same where that would change little.
 
-    With ``may_grow`` it grows whatever ``scale`` says.
+    It is cut whatever ``may_grow`` says.
     """
     first, last = int(covered[0]), int(covered[-1])
     low, high = axis.low + (first - 1) * axis.width, axis.low + (last + 2) * axis.width
-    if may_grow or axis.length < reach.widest(asked, scale):
+    if may_grow:
         low -= 0.3 * axis.length * (first == 0)
         high += 0.3 * axis.length * (last == axis.cells - 1)
     else:
@@ -199,7 +201,7 @@ def _may_widen(
     grid: Grid, log_density: Array, cells: tuple[int, ...], reach: Reach, walls: Domain | None
 ) -> list[bool]:
     """Which axes may get longer: those that stay resolved, and those at a wall, where a law may bend without bound."""
-    scales = [local_scale(log_density, k, axis.width) for k, axis in enumerate(grid.axes)]
+    scales = [_scale_but_kinks(log_density, k, axis) for k, axis in enumerate(grid.axes)]
     return [
         len(_open_sides(grid, k, walls)) < 2 or axis.length < 0.5 * reach.widest(cells[k], scales[k])
         for k, axis in enumerate(grid.axes)
@@ -225,13 +227,18 @@ def _side_depth(p: Array, axis: int, sides: list[int]) -> float:
     return -math.log(side / p.max()) if side > 0 else math.inf
 
 
-def local_scale(log_density: Array, axis: int, width: float) -> float:
+def _scale_but_kinks(log_density: Array, axis: int, own: Axis) -> float:
+    return local_scale(log_density, axis, own.width, _KINKS)
+
+
+def local_scale(log_density: Array, axis: int, width: float, left_out: float = 0.0) -> float:
     """Shortest length along ``axis`` on which the bulk of a law bends: 1 / sqrt of its logarithm's largest curvature.
 
     Args:
         log_density: (n,) or (n1, n2).
         axis: along which.
         width: of a cell along it, in units of the state.
+        left_out: share of the bulk whose curvature, the largest, does not count.
     """
     lines = np.moveaxis(log_density, axis, -1)
     before, here, after = lines[..., :-2], lines[..., 1:-1], lines[..., 2:]
@@ -239,7 +246,9 @@ def local_scale(log_density: Array, axis: int, width: float) -> float:
     length = width * lines.shape[-1]
     if not bulk.any():
         return length
-    curvature = np.abs(before[bulk] - 2.0 * here[bulk] + after[bulk]).max() / width**2
+    bends = np.abs(before[bulk] - 2.0 * here[bulk] + after[bulk])
+    most = bends.size - 1 - int(left_out * bends.size)
+    curvature = np.partition(bends, most)[most] / width**2
     return float(min(max(1.0 / math.sqrt(curvature), 1e-3 * width), length)) if curvature > 0 else length
 
 
