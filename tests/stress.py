@@ -1,4 +1,4 @@
-"""The stress run: random models on every filter that applies. Each outcome has to be right, an error with a cure, or noted.
+"""The stress run: random models on every filter that applies; each outcome is right, an error with a cure, or noted.
 
     python tests/stress.py --seeds 0:1000 --out stress
 
@@ -40,7 +40,7 @@ GONE, ALL_HERE = 5e-3, 1e-5
 """Shares of a law that has left from which on this must be told, and up to which it need not."""
 
 
-# --- the library's view of a problem -----------------------------------------------------------------------------------
+# --- the library's view of a problem ---------------------------------------------------------------------------------
 
 
 def t(x: object) -> torch.Tensor:
@@ -53,7 +53,9 @@ def potential_of(p: Problem) -> jf.Potential:
     if p.linear is not None:
         return jf.Quadratic(t(p.linear.centre * p.unit), t(p.linear.precision / p.pace))
     shape = p.lines[0].shape
-    domain = tuple(wall * p.unit for wall in shape.walls) if shape.stated and shape.walls != (-math.inf, math.inf) else None
+    domain = (
+        tuple(wall * p.unit for wall in shape.walls) if shape.stated and shape.walls != (-math.inf, math.inf) else None
+    )
     line = jf.Potential(lambda x: energy * shape.v(x[..., 0] / p.unit), 1, domain=domain)
     return line if p.dim == 1 else jf.Rotated(line, t(p.rotation))
 
@@ -107,7 +109,9 @@ def series_of(p: Problem) -> jf.ObservationSeries:
     elif p.odd == "far clock":
         times = times + 1.5e9
     if len(times) > len(values):
-        values = np.append(values, np.full((1, values.shape[1]), np.inf if p.odd == "infinite reading" else 1.0), axis=0)
+        values = np.append(
+            values, np.full((1, values.shape[1]), np.inf if p.odd == "infinite reading" else 1.0), axis=0
+        )
     if p.masked:
         values = np.ma.masked_array(np.where(np.isnan(values), -9999.0, values), np.isnan(values))
     if p.clock == "dates" and p.odd in ("", "repeated time"):
@@ -119,7 +123,7 @@ def series_of(p: Problem) -> jf.ObservationSeries:
     return jf.ObservationSeries(times, values)
 
 
-# --- filters -----------------------------------------------------------------------------------------------------------
+# --- filters ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ CASES: dict[str, Case] = {
 EXACT_FOR_LINEAR = ("unscented", "ensemble")
 
 
-# --- one outcome -------------------------------------------------------------------------------------------------------
+# --- one outcome -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -313,7 +317,7 @@ def outcomes(seed: int, filters: list[str], limit: float = LIMIT) -> Iterator[Ou
             yield outcome_of(p, name, limit)
 
 
-# --- the run -----------------------------------------------------------------------------------------------------------
+# --- the run ---------------------------------------------------------------------------------------------------------
 
 
 def table(found: list[Outcome]) -> str:
@@ -321,7 +325,9 @@ def table(found: list[Outcome]) -> str:
     columns = ("right", "noted", "error", "unjudged", *FAILURES)
     counts = Counter((one.filter, one.outcome) for one in found)
     frame = pd.DataFrame([[counts[name, column] for column in columns] for name in CASES], list(CASES), columns)
-    frame["right but noted"] = [sum(o.filter == n and o.outcome == "right" and bool(o.detail) for o in found) for n in CASES]
+    frame["right but noted"] = [
+        sum(o.filter == n and o.outcome == "right" and bool(o.detail) for o in found) for n in CASES
+    ]
     frame["slowest"] = [max((o.seconds for o in found if o.filter == name), default=0.0) for name in CASES]
     words = Counter((o.filter, re.sub(r"[-+]?\d[\d.e+-]*", "#", o.detail)[:110]) for o in found if o.outcome == "error")
     lines = [f"{n:5d}  {name}: {text}" for (name, text), n in words.most_common(60)]

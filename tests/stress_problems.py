@@ -7,197 +7,20 @@ readings that may be sharp, absurd, masked or missing. The library sees it in un
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from oracles import Chain, mixture_log_density
 from scipy import stats
 from scipy.linalg import expm
 from scipy.special import logsumexp
+from stress_shapes import INF, SHAPES, Array, Rng, Shape, power
 
-Array = NDArray[np.float64]
-Rng = np.random.Generator
-INF, NAN = math.inf, math.nan
+NAN = math.nan
 FAR = 60.0
 """Where a law that leaves has left."""
-
-
-# --- potentials ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A potential of the line.
-
-    Attributes:
-        v: of torch, point by point.
-        bulk: where its wells are.
-        scale: the shortest length on which it bends there.
-        walls: of its domain.
-        stated: whether the library is told of the walls.
-        falls: on which sides V falls without bound, so that laws leave.
-        centre: where a prior may well sit.
-        breaks: whether it jumps or kinks.
-        smooth: whether a product of such lines is worth trying in more dimensions.
-    """
-
-    name: str
-    v: Callable[[torch.Tensor], torch.Tensor]
-    bulk: tuple[float, float] = (-3.0, 3.0)
-    scale: float = 1.0
-    walls: tuple[float, float] = (-INF, INF)
-    stated: bool = True
-    falls: tuple[bool, bool] = (False, False)
-    centre: float = 0.0
-    features: tuple[tuple[float, float], ...] = ()
-    smooth: bool = True
-
-    def energy(self, z: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return np.asarray(self.v(torch.as_tensor(z, dtype=torch.float64)).numpy(), dtype=np.float64)
-
-
-def _power(rng: Rng, low: float, high: float) -> float:
-    """10 to a uniform exponent."""
-    return float(10 ** rng.uniform(low, high))
-
-
-def double_well(rng: Rng) -> Shape:
-    h = _power(rng, -0.5, 0.6)
-    return Shape("double well", lambda z: h * (z * z - 1) ** 2, (-2, 2), 0.4, centre=rng.choice([-1.0, 0.0, 1.0]))
-
-
-def multi_well(rng: Rng) -> Shape:
-    h, k = rng.uniform(0.2, 2), rng.uniform(2, 8)
-    return Shape("multi-well", lambda z: h * torch.cos(k * z) + z * z / 4, (-4, 4), 0.5 / k)
-
-
-def two_scales(rng: Rng) -> Shape:
-    w, depth, c = _power(rng, -2.3, -0.3), rng.uniform(0.5, 4), rng.uniform(-1, 1)
-
-    def v(z: torch.Tensor) -> torch.Tensor:
-        return z * z / 2 - depth * torch.exp(-((z - c) ** 2) / (2 * w * w))
-
-    return Shape(f"narrow well {w:.2g}", v, (-4, 4), w, features=((c, w),))
-
-
-def narrow_barrier(rng: Rng) -> Shape:
-    w, height = _power(rng, -2, -0.3), rng.uniform(0.5, 4)
-
-    def v(z: torch.Tensor) -> torch.Tensor:
-        return z * z / 4 + height * torch.exp(-(z**2) / (2 * w * w))
-
-    return Shape(f"narrow barrier {w:.2g}", v, (-4, 4), w, features=((0.0, w),), centre=rng.choice([-1.0, 1.0]))
-
-
-def steep(rng: Rng) -> Shape:
-    power = int(rng.choice([4, 6]))
-    return Shape(f"power {power}", lambda z: z**power / power, (-2, 2), 0.3, centre=rng.uniform(-2, 2))
-
-
-def stiff(rng: Rng) -> Shape:
-    k = _power(rng, 2, 4.5)
-    return Shape("stiff", lambda z: k * z * z / 2, (-6 / k**0.5, 6 / k**0.5), k**-0.5, centre=rng.uniform(-1, 1))
-
-
-def kink(rng: Rng) -> Shape:
-    a = rng.uniform(0.5, 4)
-    return Shape("kink", lambda z: a * z.abs(), (-4, 4), 0.2, centre=rng.uniform(-1, 1), features=((0.0, 0.01),))
-
-
-def hinge(rng: Rng) -> Shape:
-    a = rng.uniform(1, 8)
-    return Shape("hinge", lambda z: a * z.clamp(min=0) + z * z / 8, (-6, 2), 0.2, features=((0.0, 0.01),))
-
-
-def soft_step(rng: Rng) -> Shape:
-    w = _power(rng, -2, 0)
-    return Shape("soft step", lambda z: torch.tanh(z / w) + z * z / 4, (-4, 4), w, features=((0.0, w),))
-
-
-def jump(rng: Rng) -> Shape:
-    size = rng.uniform(0.5, 20)
-
-    def v(z: torch.Tensor) -> torch.Tensor:
-        return torch.where(z > 0, size, 0.0) + z * z / 4
-
-    return Shape("jump", v, (-4, 4), 0.05, features=((0.0, 1e-3),), smooth=False, centre=rng.choice([-1.0, 1.0]))
-
-
-def box(rng: Rng) -> Shape:
-    return Shape("box", lambda z: 0 * z, (0, 3), 0.5, (0.0, 3.0), centre=rng.uniform(0.5, 2.5))
-
-
-def walled(rng: Rng) -> Shape:
-    c, high = rng.uniform(-1, 1), rng.choice([2.0, INF])
-    return Shape("walled", lambda z: (z - c) ** 2, (0, min(high, 4)), 0.3, (0.0, high), centre=1.0)
-
-
-def log_barrier(rng: Rng) -> Shape:
-    a = _power(rng, -1, 0.7)
-    top = math.sqrt(a) + 0.5
-    return Shape("log barrier", lambda z: z * z / 2 - a * torch.log(z), (0, top + 4), 0.2, (0.0, INF), centre=top)
-
-
-def two_log_barriers(rng: Rng) -> Shape:
-    a = _power(rng, -1, 0.5)
-    return Shape("two log barriers", lambda z: -a * torch.log(z * (1 - z)), (0, 1), 0.1, (0.0, 1.0), centre=0.5)
-
-
-def unstated_barrier(rng: Rng) -> Shape:
-    a = rng.uniform(0.5, 6)
-    top = math.sqrt(a)
-    return Shape(
-        "unstated log barrier", lambda z: z * z / 2 - a * torch.log(z), (0, top + 4), 0.2, (0.0, INF), False, centre=top
-    )
-
-
-def unstated_wall(rng: Rng) -> Shape:
-    def v(z: torch.Tensor) -> torch.Tensor:
-        return torch.where((z > 0) & (z < 3), 0 * z, torch.inf)
-
-    return Shape("unstated wall", v, (0, 3), 0.3, (0.0, 3.0), False, centre=1.5, smooth=False)
-
-
-def lennard_jones(rng: Rng) -> Shape:
-    e = rng.uniform(0.5, 3)
-    return Shape(
-        "Lennard-Jones", lambda z: e * (z**-12 - z**-6) + z / 2, (0.8, 4), 0.1, (0.0, INF), centre=1.5, smooth=False
-    )
-
-
-def cubic_escape(rng: Rng) -> Shape:
-    c = rng.uniform(0.5, 4)
-    return Shape("cubic escape", lambda z: z**3 / 3 - c * z, (-3, 3), 0.3, falls=(True, False), centre=math.sqrt(c))
-
-
-def inverted_quartic(rng: Rng) -> Shape:
-    c = rng.choice([0.0, 4.0])
-    return Shape("inverted quartic", lambda z: c * z * z - z**4, (-2, 2), 0.3, falls=(True, True))
-
-
-def flat(rng: Rng) -> Shape:
-    return Shape("flat", lambda z: 0 * z, (-0.5, 0.5), 0.5, centre=rng.uniform(-1, 1))
-
-
-def periodic(rng: Rng) -> Shape:
-    return Shape("periodic", lambda z: torch.cos(2 * math.pi * z), (-3, 3), 0.1)
-
-
-def heavy_tail(rng: Rng) -> Shape:
-    a = rng.uniform(0.5, 3)
-    return Shape("heavy tail", lambda z: a * torch.log1p(z * z), (-3, 3), 0.3, centre=rng.uniform(-2, 2))
-
-
-SHAPES: tuple[Callable[[Rng], Shape], ...] = (
-    double_well, multi_well, two_scales, narrow_barrier, steep, stiff, kink, hinge, soft_step, jump, box, walled,
-    log_barrier, two_log_barriers, unstated_barrier, unstated_wall, lennard_jones, cubic_escape, inverted_quartic, flat,
-    periodic, heavy_tail,
-)  # fmt: skip
 
 
 # --- sensors ---------------------------------------------------------------------------------------------------------
@@ -253,7 +76,7 @@ def a_sensor(rng: Rng, kinds: tuple[str, ...], scale: float) -> Sensor:
     kind = str(rng.choice(kinds))
     if kind == "poisson":
         return Sensor(kind, rng.uniform(0.3, 1.5), 0.3)
-    return Sensor(kind, float(rng.choice([1.0, 0.5, 2.0])), scale * _power(rng, -2.5, 0.5))
+    return Sensor(kind, float(rng.choice([1.0, 0.5, 2.0])), scale * power(rng, -2.5, 0.5))
 
 
 # --- priors ----------------------------------------------------------------------------------------------------------
@@ -281,7 +104,9 @@ class Prior:
         mean, sd = torch.tensor(self.mean * unit).double(), torch.tensor(self.sd * unit).double()
         if self.kind == "mixture":
             halves = torch.distributions.Normal(torch.stack([mean - 2 * sd, mean + 2 * sd]), sd)
-            return torch.distributions.MixtureSameFamily(torch.distributions.Categorical(torch.ones(2).double()), halves)
+            return torch.distributions.MixtureSameFamily(
+                torch.distributions.Categorical(torch.ones(2).double()), halves
+            )
         if self.kind == "laplace":
             return torch.distributions.Laplace(mean, sd)
         if self.kind == "uniform":
@@ -291,7 +116,7 @@ class Prior:
 
 def a_prior(rng: Rng, shape: Shape, kinds: tuple[str, ...]) -> Prior:
     kind = str(rng.choice(kinds))
-    sd = _power(rng, -2, 0.3)
+    sd = power(rng, -2, 0.3)
     room = min(shape.centre - shape.walls[0], shape.walls[1] - shape.centre)
     if room < INF:
         kind, sd = ("uniform", min(sd, room / 2.2)) if kind == "uniform" else ("normal", min(sd, room / 8))
@@ -532,13 +357,13 @@ def _spoiled(values: Array, noise: Array, rng: Rng, counts: bool) -> Array:
         values[rng.random(values.shape) < 0.3] = NAN
     if rng.random() < 0.2:
         row = int(rng.integers(len(values)))
-        shift = _power(rng, 0.7, 4)
+        shift = power(rng, 0.7, 4)
         values[row] = values[row] + (np.round(shift) if counts else rng.choice([-1, 1]) * shift * noise)
     return values
 
 
 def a_line(rng: Rng, shape: Shape, times: Array, in_product: bool) -> Line:
-    beta = _power(rng, -0.5, 0.7)
+    beta = power(rng, -0.5, 0.7)
     prior = a_prior(rng, shape, ("normal",) if in_product else PRIORS)
     sensor = a_sensor(rng, ("linear",) if in_product else SENSORS, min(1.0, shape.bulk[1] - shape.bulk[0]))
     z, now, path = prior.mean + (prior.sd * rng.normal() if shape.walls[0] == -INF else 0.0), 0.0, []
@@ -559,10 +384,10 @@ def a_linear(rng: Rng, d: int, times: Array) -> Linear:
     p = int(rng.integers(1, d + 2))
     turn, matrix = _turned(rng, d), rng.normal(size=(p, d))
     precision = (turn * 10 ** rng.uniform(-1, 2, d)) @ turn.T
-    beta = _power(rng, -0.5, 0.7)
-    spread = rng.normal(size=(d, d)) * _power(rng, -2, 0.5)
+    beta = power(rng, -0.5, 0.7)
+    spread = rng.normal(size=(d, d)) * power(rng, -2, 0.5)
     covariance = spread @ spread.T + 1e-4 * np.eye(d)
-    rough = rng.normal(size=(p, p)) * _power(rng, -2.5, 0.5)
+    rough = rng.normal(size=(p, p)) * power(rng, -2.5, 0.5)
     noise = rough @ rough.T + 1e-6 * np.eye(p)
     mean, centre = rng.normal(size=d), rng.normal(size=d)
     rates, vectors = np.linalg.eigh(precision)

@@ -156,10 +156,8 @@ class GridFilter(Runnable):
         if self.bounds is not None:
             p, regrids = evolve(self._closed_operator, p, progress, progress.total), 0
         else:
-            grid, p, regrids = follow(
-                grid, p, progress, self._operator, *self._finer(finer), self.model.sde.domain
-            )
-        details = {
+            grid, p, regrids = follow(grid, p, progress, self._operator, *self._finer(finer), self.model.sde.domain)
+        details: dict[str, float] = {
             "steps": progress.steps,
             "tail_guards": progress.tail_guards,
             "euler_steps": progress.euler_steps,
@@ -179,7 +177,7 @@ class GridFilter(Runnable):
             return float(self.model.sde.beta) * as_array(self.model.sde.potential(self._points(x)))
 
     def _unseen(self, grid: Grid, rough: float) -> str:
-        """What to note of a potential with wells or barriers that fall between the cells; empty where there are none."""
+        """What to note of a potential whose wells or barriers fall between the cells; empty where there are none."""
         if rough <= RESOLVED:
             return ""
         cure = f"give at least {4 * grid.axes[0].cells} cells" if rough < 1 else "smooth it over some cells"
@@ -199,11 +197,13 @@ class GridFilter(Runnable):
         domain, axis = self.model.sde.domain, grid.axes[0]
         low, high = (-math.inf, math.inf) if domain is None else domain.sides[0]
         near = max(_FEWEST_CELLS, axis.cells // 100)
-        sides = [(0, near, slice(None, near))] * (axis.low > low) + [(-1, -1 - near, slice(-near, None))] * (axis.high < high)
         note = ""
-        for end, inner, cells in sides:
+        for end, inner, cells, is_open in (
+            (0, near, slice(None, near), axis.low > low),
+            (-1, -1 - near, slice(-near, None), axis.high < high),
+        ):
             share, at = p[cells].sum() / p.sum(), axis.centres[end]
-            if share <= _LEFT:
+            if not is_open or share <= _LEFT:
                 continue
             energy = self._energy(np.array([[at], [axis.centres[inner]]]))
             if energy[0] < energy[1]:

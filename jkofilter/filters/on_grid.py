@@ -56,7 +56,7 @@ def log_prior(model: StateSpaceModel, x: Array) -> Array:
 
 
 def in_support(model: StateSpaceModel, time: float, x: Array, log_density: Array) -> Array:
-    """``log_density`` at points (n, d), -inf where there cannot be any: a law that is still the prior keeps its support.
+    """``log_density`` at points (n, d), -inf where a law that is still the prior has no support.
 
     Beyond the edge of a uniform prior there would else be a tail, where a sharp reading finds it.
     """

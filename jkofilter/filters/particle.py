@@ -30,7 +30,6 @@ from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.resampling import checked_scheme, resample
 from jkofilter.numerics.weights import normalise_log_weights
 
-
 _FEW = 30
 """Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
 

@@ -50,6 +50,7 @@ _REACH, _LOOKS = 3.0, 65
 _COARSE = 0.7
 # Some seconds of them: a law that slides along a kink takes ever shorter steps.
 _MOST_EVALUATIONS = 10_000
+_RUN_OFF = 1e3
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,17 @@ class UnscentedKalmanFilter(Runnable):
             matrix[rows, columns] = matrix[columns, rows] = state[dim:]
             return torch.as_tensor(state[:dim]).to(mean), torch.as_tensor(matrix).to(mean)
 
+        start = pack(mean, covariance)
+
         def rates(passed: float, state: np.ndarray) -> np.ndarray:
             nonlocal worst, evaluations
             evaluations += 1
             if evaluations > _MOST_EVALUATIONS:
+                if not np.abs(state - start).max() < _RUN_OFF * np.abs(start).max():
+                    raise FilterError(
+                        f"moments run off to infinity {passed:g} into a prediction of {duration:g}: the potential "
+                        "falls without end; give Potential(..., domain=(low, high)), and use GridFilter."
+                    )
                 raise FilterError(
                     f"moments get nowhere {passed:g} into a prediction of {duration:g}, as where a sigma point slides "
                     "along a kink of the potential; smooth it over some width, or use ParticleFilter."
@@ -220,7 +228,6 @@ class UnscentedKalmanFilter(Runnable):
             worst = max(worst, jitter)
             return pack(m, p)
 
-        start = pack(mean, covariance)
         scale = float(torch.diagonal(covariance).max().sqrt())
         least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(rows), _ABSOLUTE * scale**2)])
         found = solve_ivp(rates, (0.0, duration), start, "LSODA", rtol=_RELATIVE, atol=least)

@@ -87,7 +87,8 @@ def fit(
                 local_scale(value, k, axis.width),
                 cells[k],
                 reach,
-                len(_open_sides(grid, k, walls)) < 2 or axis.length < reach.widest(cells[k], _scale_but_kinks(value, k, axis)),
+                len(_open_sides(grid, k, walls)) < 2
+                or axis.length < reach.widest(cells[k], _scale_but_kinks(value, k, axis)),
             )
             for k, axis in enumerate(grid.axes)
         )

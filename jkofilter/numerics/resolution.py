@@ -58,7 +58,7 @@ def _heights(energy: Array) -> Array:
 
 
 def _apart(found: Array, assumed: Array, window: int) -> float:
-    """Largest integral of |exp(found) - exp(assumed)| over windows of so many cells, as a share of that of the latter."""
+    """Largest integral of |exp(found) - exp(assumed)| over windows of so many cells, as a share of the latter's."""
     with np.errstate(divide="ignore"):
         missed = np.maximum(found, assumed) + np.log(-np.expm1(-np.abs(found - assumed)))
     shares = _sums(missed, window) - _sums(assumed, window)
