@@ -11,118 +11,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
-from oracles import Chain, mixture_log_density
+from oracles import Chain
 from scipy import stats
 from scipy.linalg import expm
 from scipy.special import logsumexp
-from stress_shapes import INF, SHAPES, Array, Rng, Shape, power
+from stress_shapes import INF, SHAPES, Array, Prior, Rng, Sensor, Shape, a_prior, a_sensor, power
 
 NAN = math.nan
 FAR = 60.0
 """Where a law that leaves has left."""
-
-
-# --- sensors ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """Of one coordinate: y = g(z) + noise of a kind, or counts of a rate.
-
-    Attributes:
-        kind: "linear", "square", "sine", "student" or "poisson".
-        gain: H of the linear one, slope of log rate of counts.
-        noise: standard deviation or scale.
-    """
-
-    kind: str
-    gain: float
-    noise: float
-
-    def mean(self, z: Array) -> Array:
-        if self.kind == "square":
-            return np.asarray(z * z)
-        return np.asarray(np.sin(z) if self.kind == "sine" else self.gain * z)
-
-    def log_likelihood(self, y: float, z: Array) -> Array:
-        """Log density (Poisson: log probability) at z (n,); zero where y is missing."""
-        if math.isnan(y):
-            return np.zeros_like(z)
-        if self.kind == "poisson":
-            return np.asarray(stats.poisson.logpmf(y, np.exp(np.clip(self.gain * z, -700, 700))))
-        if self.kind == "student":
-            return np.asarray(stats.t.logpdf(y, 3.0, self.mean(z), self.noise))
-        return np.asarray(stats.norm.logpdf(y, self.mean(z), self.noise))
-
-    def draw(self, z: float, rng: Rng) -> float:
-        if self.kind == "poisson":
-            return float(rng.poisson(math.exp(min(self.gain * z, 12.0))))
-        noise = rng.standard_t(3.0) if self.kind == "student" else rng.normal()
-        return float(self.mean(np.array(z)) + self.noise * noise)
-
-    def around(self, y: float, z: float) -> list[tuple[float, float]]:
-        """Places and widths where a posterior may sit, given a reading and the true state."""
-        places = [(z, max(self.noise, 1e-6))]
-        if self.kind in ("linear", "student") and not math.isnan(y):
-            places.append((y / self.gain, self.noise / self.gain))
-        if self.kind == "square" and y > 0:
-            root = math.sqrt(y)
-            places += [(side * root, self.noise / (2 * root)) for side in (1, -1)]
-        return places
-
-
-def a_sensor(rng: Rng, kinds: tuple[str, ...], scale: float) -> Sensor:
-    kind = str(rng.choice(kinds))
-    if kind == "poisson":
-        return Sensor(kind, rng.uniform(0.3, 1.5), 0.3)
-    return Sensor(kind, float(rng.choice([1.0, 0.5, 2.0])), scale * power(rng, -2.5, 0.5))
-
-
-# --- priors ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Of one coordinate: "normal", "laplace", "uniform" or "mixture" of two normals at mean +- 2 sd."""
-
-    kind: str
-    mean: float
-    sd: float
-
-    def log_density(self, z: Array) -> Array:
-        if self.kind == "mixture":
-            ends = np.array([self.mean - 2 * self.sd, self.mean + 2 * self.sd])
-            return mixture_log_density(z, np.array([0.5, 0.5]), ends, np.array([self.sd, self.sd]))
-        if self.kind == "laplace":
-            return np.asarray(stats.laplace.logpdf(z, self.mean, self.sd))
-        if self.kind == "uniform":
-            return np.asarray(stats.uniform.logpdf(z, self.mean - 2 * self.sd, 4 * self.sd))
-        return np.asarray(stats.norm.logpdf(z, self.mean, self.sd))
-
-    def of_torch(self, unit: float) -> torch.distributions.Distribution:
-        mean, sd = torch.tensor(self.mean * unit).double(), torch.tensor(self.sd * unit).double()
-        if self.kind == "mixture":
-            halves = torch.distributions.Normal(torch.stack([mean - 2 * sd, mean + 2 * sd]), sd)
-            return torch.distributions.MixtureSameFamily(
-                torch.distributions.Categorical(torch.ones(2).double()), halves
-            )
-        if self.kind == "laplace":
-            return torch.distributions.Laplace(mean, sd)
-        if self.kind == "uniform":
-            return torch.distributions.Uniform(mean - 2 * sd, mean + 2 * sd)
-        return torch.distributions.Normal(mean, sd)
-
-
-def a_prior(rng: Rng, shape: Shape, kinds: tuple[str, ...]) -> Prior:
-    kind = str(rng.choice(kinds))
-    sd = power(rng, -2, 0.3)
-    room = min(shape.centre - shape.walls[0], shape.walls[1] - shape.centre)
-    if room < INF:
-        kind, sd = ("uniform", min(sd, room / 2.2)) if kind == "uniform" else ("normal", min(sd, room / 8))
-    if any(shape.falls):
-        kind, sd = "normal", min(sd, 0.2)
-    return Prior(kind, shape.centre, sd)
 
 
 # --- problems of lines -----------------------------------------------------------------------------------------------
