@@ -4,8 +4,8 @@ The base law is carried to u ~ N(0, I), so that a point u is a state x(u) = T_K(
 N(u; 0, I) p(y | x(u)) / Z: no determinants, and no inversion of the maps T (Mokrov et al. 2021, section 4.4, there by
 plain Metropolis-Hastings); only the law fitted to the posterior before, which makes z of u, is inverted. Tempering
 spreads the reading over steps that keep the particles effective. A law fitted to what they become is one map deep
-whatever came before; its draws, weighed against the exact product, are global moves, give the evidence, and tell how
-well it fits.
+whatever came before; its quasi-random draws, weighed against the exact product, are global moves, give the evidence,
+tell how well it fits, and are what the law is fitted to anew: of modes they know the weights far better than particles.
 """
 
 from __future__ import annotations
