@@ -4,8 +4,8 @@ The base law is carried to u ~ N(0, I), so that a point u is a state x(u) = T_K(
 N(u; 0, I) p(y | x(u)) / Z: no determinants, and no inversion of the maps T (Mokrov et al. 2021, section 4.4, there by
 plain Metropolis-Hastings); only the law fitted to the posterior before, which makes z of u, is inverted. Tempering
 spreads the reading over steps that keep the particles effective. A law fitted to what they become is one map deep
-whatever came before; its draws, weighed against the exact product, are global moves, give the evidence, and tell how
-well it fits.
+whatever came before; its quasi-random draws, weighed against the exact product, are global moves, give the evidence,
+tell how well it fits, and are what the law is fitted to anew: of modes they know the weights far better than particles.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Generator
 
 from jkofilter.assimilation.base_space import BaseParticles, BaseSpace, base_space
-from jkofilter.assimilation.candidates import TriedLaw, candidate_laws, closest_law, global_move
+from jkofilter.assimilation.candidates import TriedLaw, candidate_laws, closest_law, global_move, refined
 from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
 from jkofilter.assimilation.moves import Kernels
 from jkofilter.assimilation.settings import UpdateSettings
@@ -29,6 +29,8 @@ from jkofilter.transport.maps.convex import Pool, pushed_through
 
 LOST = 0.05
 """Agreement of the fitted law below which a posterior counts as lost."""
+FAIR = 0.3
+"""Share of a law's draws from which on they, weighed, stand for the posterior better than moved particles do."""
 FEW = 10
 """Particles for each dimension below which a posterior rests on few."""
 
@@ -42,8 +44,8 @@ class Assimilated:
         log_evidence: of this reading, nats.
         ess: of the particles reweighted in one go, before any tempering.
         details: temperatures (how many), sweeps (most at one of them), evaluations a particle, acceptance of each
-            kernel, distinct (share of the particles at points of their own), agreement, global_ess and fitted_ess (the
-            two shares that it is the lesser of), layers.
+            kernel, distinct (share of the particles at points of their own), agreement, global_ess and fitted_share
+            (the two shares that it is the lesser of), layers.
         history: temperature and ess of every tempering step.
         note: what a user should know; may be empty.
     """
@@ -90,9 +92,14 @@ def assimilate(
     x, log_evidence = pool.x, end.log_evidence
     if trial.draws is not None:
         x, details["acceptance_global"] = global_move(pool, end.log_evidence, trial.law, trial.draws, generator)
+        if trial.draws.share >= FAIR:
+            trial, pool = refined(space, trial, log_likelihood, settings, generator)
+            x = pool.x
+        assert trial.draws is not None
         # Importance sampling from a close law knows the evidence better than the product of the tempering steps.
         if trial.draws.share * len(x) > min(end.ess):
             log_evidence = log_mean_exp(trial.draws.log_weights)
+        details |= trial.details
     after = TransportBelief(belief.time, trial.law, (), trial.law.pool(x), x, belief.log_evidence + log_evidence)
     history = {"temperature": end.temperatures, "ess": end.ess}
     return Assimilated(after, log_evidence, ess, details, history, _note(ess, end, trial, settings))

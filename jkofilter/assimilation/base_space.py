@@ -13,6 +13,7 @@ from jkofilter.assimilation.likelihood import LogLikelihood
 from jkofilter.models.state_space import prior_log_prob
 from jkofilter.transport.laws.belief import TransportBelief, pushed_log_prob
 from jkofilter.transport.laws.fitted_law import FittedLaw, refit
+from jkofilter.transport.maps.convex import Pool, inverse, pushed_through
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
 CLOSE = 0.995
@@ -75,6 +76,17 @@ class BaseSpace:
         if self.exact:
             return z.new_zeros(len(z))
         return prior_log_prob(self.belief.prior, z) - self.law.log_prob(z)
+
+    def pool_at(self, x: Points) -> Pool:
+        """States with log density and score of the belief, by way of their base points.
+
+        Raises:
+            FilterError: a map cannot be inverted at one of them.
+        """
+        z = x
+        for psi in reversed(self.belief.maps):
+            z, _ = inverse(psi, z, unit=self.belief.width)
+        return pushed_through(self.belief.maps, self.law.pool(z) if self.exact else self.belief.base_pool(z))
 
     def log_prob(self, x: Points) -> Scalars:
         """Log density of the belief at points (n, d), (n,); -inf where no inverse is found."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -12,12 +13,20 @@ from torch import Generator
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.assimilation.base_space import BaseSpace
-from jkofilter.assimilation.likelihood import LogLikelihood
+from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
 from jkofilter.assimilation.settings import UpdateSettings
-from jkofilter.numerics.draws import standard_normal, uniform
-from jkofilter.numerics.weights import effective_sample_size
-from jkofilter.transport.laws.fitted_law import FittedLaw, agreement, fitted_laws
+from jkofilter.numerics.draws import quasi_normal, uniform
+from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
+from jkofilter.transport.laws.fitted_law import FittedLaw, fitted_laws
 from jkofilter.transport.maps.convex import Pool
+from jkofilter.transport.maps.ridge import RidgeSpline
+
+DRAWS = 2
+"""Draws of a law for each particle of the belief."""
+MOST_ROUNDS = 2
+CLOSE = 0.99
+"""Agreement from which a law is not refined further."""
 
 
 def candidate_laws(
@@ -60,24 +69,33 @@ class TriedLaw:
 
     Attributes:
         law: fitted to the particles.
-        fitted_ess: effective share of the particles weighed to the law. It sees modes that the law misses.
+        fitted_share: ``share_of_spread`` of the particles' log density over the law's. It sees modes that the
+            law misses.
         draws: of the law; None where there are no global moves to propose.
     """
 
     law: FittedLaw
-    fitted_ess: float
+    fitted_share: float
     draws: WeighedDraws | None
 
     @cached_property
     def agreement(self) -> float:
         """The lesser share."""
-        return self.fitted_ess if self.draws is None else min(self.fitted_ess, self.draws.share)
+        return self.fitted_share if self.draws is None else min(self.fitted_share, self.draws.share)
 
     @property
     def details(self) -> dict[str, float]:
         """Shares and layers by name."""
-        found = {"agreement": self.agreement, "fitted_ess": self.fitted_ess, "layers": float(len(self.law.layers))}
+        found = {"agreement": self.agreement, "fitted_share": self.fitted_share, "layers": float(len(self.law.layers))}
         return found if self.draws is None else found | {"global_ess": self.draws.share}
+
+
+def share_of_spread(log_ratio: Scalars) -> float:
+    """exp(-Var): the effective share that weights have whose logarithms are normal and vary so.
+
+    Of particles weighed to a law it tells more than the share itself, which a single one in the law's tail decides.
+    """
+    return math.exp(-log_ratio.var(correction=0).item())
 
 
 def closest_law(
@@ -92,7 +110,7 @@ def closest_law(
     best: TriedLaw | None = None
     for law in laws:
         draws = weighed_draws(space, law, log_likelihood, generator) if "global" in settings.moves else None
-        trial = TriedLaw(law, agreement(law, pool), draws)
+        trial = TriedLaw(law, share_of_spread(pool.log_prob - law.log_prob(pool.x)), draws)
         if best is None or trial.agreement > best.agreement:
             best = trial
         if best.agreement >= settings.agreement:
@@ -104,12 +122,65 @@ def closest_law(
 def weighed_draws(
     space: BaseSpace, law: FittedLaw, log_likelihood: LogLikelihood, generator: Generator
 ) -> WeighedDraws:
-    """As many draws of a law as the belief has particles; those where a map is not inverted have no weight."""
-    x = law.restore(standard_normal(space.belief.origin, generator), strict=False)
+    """DRAWS draws of a law for each particle of the belief; those where a map is not inverted weigh nothing."""
+    like = space.belief.origin.repeat(DRAWS, 1)
+    x = law.restore(quasi_normal(like, generator), strict=False)
     found = torch.isfinite(x).all(-1)
     x[~found] = law.centre
     exact = torch.where(found, space.log_prob(x) + log_likelihood(x), -torch.inf)
     return WeighedDraws(x, exact - law.log_prob(x))
+
+
+def refined(
+    space: BaseSpace, first: TriedLaw, log_likelihood: LogLikelihood, settings: UpdateSettings, generator: Generator
+) -> tuple[TriedLaw, Pool]:
+    """A law fitted anew to its own draws, weighed to the exact product, as long as that brings it closer.
+
+    The particles of a tempered posterior know the weights of its modes as any sample does; quasi-random draws that are
+    nearly of the right law know them far better, and hand them on to the law and to the particles that come after.
+
+    Args:
+        space: of the belief before the reading.
+        first: with draws, of which a fair share is effective.
+        log_likelihood: of the reading.
+        settings: how laws are fitted.
+        generator: the source of randomness.
+
+    Returns:
+        The law, and as many particles of the posterior as the belief has.
+    """
+    best = first
+    for _ in range(MOST_ROUNDS):
+        assert best.draws is not None
+        pool = exact_pool(space, best.draws, len(best.draws.x), log_likelihood, generator)
+        laws = candidate_laws(pool, _directions_of(best.law), replace(settings, layers=1), generator)
+        trial = closest_law(space, pool, laws, log_likelihood, replace(settings, agreement=CLOSE), generator)
+        if trial.agreement <= best.agreement:
+            break
+        best = trial
+        if best.agreement >= CLOSE:
+            break
+    assert best.draws is not None
+    return best, exact_pool(space, best.draws, len(space.belief.origin), log_likelihood, generator)
+
+
+def exact_pool(
+    space: BaseSpace, draws: WeighedDraws, n: int, log_likelihood: LogLikelihood, generator: Generator
+) -> Pool:
+    """``n`` particles, resampled from the first ``n`` draws, with log density and score of the exact product."""
+    # Every beginning of a quasi-random sequence is one; every second of its points may lie in one half of space.
+    x = draws.x[resample(draws.log_weights[:n], "systematic", generator)]
+    pool = space.pool_at(x)
+    value, force = value_and_force(log_likelihood, x)
+    return Pool(x, pool.log_prob + value - log_mean_exp(draws.log_weights), pool.score + force)
+
+
+def _directions_of(law: FittedLaw) -> Points:
+    """Ridge directions of a law's first layer, as it sees states, (k, d)."""
+    first = law.layers[0] if law.layers else None
+    if not isinstance(first, RidgeSpline) or not len(first.ridges.directions):
+        return law.centre.new_zeros(0, law.dim)
+    return torch.linalg.solve(law.root, first.ridges.directions.mT).mT
 
 
 def global_move(
@@ -121,12 +192,13 @@ def global_move(
         pool: particles of the posterior, with its normalised log density.
         log_evidence: what it was normalised by, and the draws' weights were not.
         law: proposes.
-        draws: of that law, one a particle.
+        draws: of that law, at least one a particle.
         generator: the source of randomness.
 
     Returns:
         Positions (n, d) and the share that moved.
     """
     here = pool.log_prob + log_evidence - law.log_prob(pool.x)
-    accept = uniform(here, generator).log() < draws.log_weights - here
-    return torch.where(accept.unsqueeze(-1), draws.x, pool.x), accept.double().mean().item()
+    chosen = torch.randperm(len(draws.x), generator=generator, device=generator.device)[: len(here)].to(draws.x.device)
+    accept = uniform(here, generator).log() < draws.log_weights[chosen] - here
+    return torch.where(accept.unsqueeze(-1), draws.x[chosen], pool.x), accept.double().mean().item()

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.state_space import finite_draws
+from jkofilter.numerics.draws import quasi_normal
 from jkofilter.numerics.linalg import gaussian_prior_moments, with_moments
 from jkofilter.transport.maps.convex import Pool
 
@@ -24,16 +25,15 @@ def check_pool(pool: int, dim: int) -> None:
 
 
 def prior_draws(prior: Distribution, n: int, generator: Generator) -> Points:
-    """Draws, (n, d); those of a Gaussian are moved to its exact mean and covariance, which takes noise out of the fits.
+    """Draws, (n, d); those of a Gaussian are quasi-random and have its exact mean and covariance, for quieter fits.
 
     Raises:
         InputError: the prior cannot be sampled, or not to finite numbers.
     """
-    draws = finite_draws(prior, n, generator)
     moments = gaussian_prior_moments(prior)
-    if moments is None or n <= 2 * draws.shape[1]:
-        return draws
-    return with_moments(draws, *moments)
+    if moments is None or n <= 2 * moments[0].numel() or not all(torch.isfinite(part).all() for part in moments):
+        return finite_draws(prior, n, generator)
+    return with_moments(quasi_normal(moments[0].expand(n, -1), generator), *moments)
 
 
 def prior_pool(prior: Distribution, x: Points) -> Pool:
