@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.interpolate import CubicSpline, PchipInterpolator, RectBivariateSpline
+from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
 from jkofilter._typing import Array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.mesh import continue_log_density, fill_zeros
+from jkofilter.numerics.splines import cubics, value_at
 
 LogDensity: TypeAlias = Callable[[Array], Array]
 """Log densities, (n,), at points (n, d)."""
@@ -93,11 +94,11 @@ def _on_line(grid: Grid, log_density: Array, closed: bool) -> LogDensity:
     known = np.maximum(log_density, log_density.max() - _FLOOR) if closed else fill_zeros(x, log_density)
     # A cubic spline rings at a hard edge; the monotone one does not, and is less accurate everywhere else.
     kinked = np.abs(np.diff(known, 2)).max() > _KINK
-    spline = PchipInterpolator(x, known) if kinked else CubicSpline(x, known)
+    between = PchipInterpolator(x, known) if kinked else partial(value_at, x, cubics(x, known))
 
     def evaluate(points: Array) -> Array:
-        at = points[:, 0]
-        inside = spline(at)
+        at = np.ascontiguousarray(points[:, 0])
+        inside = between(at)
         if not closed:
             return continue_log_density(x, known, at, inside)
         return np.where((at < axis.low) | (at > axis.high), -np.inf, inside)
