@@ -128,20 +128,40 @@ def _on_plane(grid: Grid, log_density: Array, closed: bool) -> LogDensity:
             finite &= ((points >= low) & (points <= high)).all(-1)
         at = points[finite]
         nearest = np.clip(at, low, high)
-        inside = spline.ev(nearest[:, 0], nearest[:, 1])
+        columns = _columns(at)
+        inside = _surface(spline, nearest, columns)
         beyond = (at != nearest).any(-1)
         if precision is not None and beyond.any():
-            side, out = nearest[beyond], (at - nearest)[beyond]
+            out = (at - nearest)[beyond]
             slopes = np.zeros_like(out)
             if degree > 1:
-                slopes[:, 0] = spline.ev(side[:, 0], side[:, 1], dx=1)
-                slopes[:, 1] = spline.ev(side[:, 0], side[:, 1], dy=1)
+                # A whole rectangle is had for less than a part of it.
+                side, of_side = (nearest, beyond) if columns else (nearest[beyond], slice(None))
+                slopes[:, 0] = _surface(spline, side, columns, dx=1)[of_side]
+                slopes[:, 1] = _surface(spline, side, columns, dy=1)[of_side]
             # A tail has to fall to be a density.
             inside[beyond] += np.minimum(slopes * out, 0.0).sum(-1) - 0.5 * ((out @ precision) * out).sum(-1)
         value[finite] = inside
         return value
 
     return evaluate
+
+
+def _columns(points: Array) -> int:
+    """How many points a row has where ``points`` (n, 2) are those of a rectangle, the last axis fastest; else zero."""
+    columns = int(np.argmax(points[:, 0] != points[0, 0])) if len(points) else 0
+    if columns < 2 or len(points) % columns:
+        return 0
+    rows = points.reshape(-1, columns, 2)
+    product = (rows[..., 0] == rows[:, :1, 0]).all() and (rows[..., 1] == rows[:1, :, 1]).all()
+    return columns if product and (np.diff(rows[:, 0, 0]) > 0.0).all() and (np.diff(rows[0, :, 1]) > 0.0).all() else 0
+
+
+def _surface(spline: RectBivariateSpline, points: Array, columns: int, dx: int = 0, dy: int = 0) -> Array:
+    """Values or derivatives at points (n, 2); FITPACK takes a fiftieth of the time where they have ``columns``."""
+    if not columns:
+        return np.asarray(spline.ev(points[:, 0], points[:, 1], dx=dx, dy=dy))
+    return np.asarray(spline(points[::columns, 0], points[:columns, 1], dx=dx, dy=dy)).reshape(-1)
 
 
 def _is_kinked(known: Array) -> bool:

@@ -70,6 +70,11 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} was written by another version of jkofilter; this one reads format {FORMAT}: give another --out."
         )
+    scenarios, commands = sweep.get("scenarios"), sweep.get("commands")
+    if not (isinstance(scenarios, dict) and isinstance(commands, list)) or not all(
+        isinstance(one, dict) and isinstance(one.get("digest"), str) for one in scenarios.values()
+    ):
+        raise InputError(f"{file} is damaged; remove it and run the bench again with --resume.")
     return sweep
 
 

@@ -29,6 +29,10 @@ _KINDS: dict[str, type[RidgeSpline] | type[ICNN] | type[SoftMaximum]] = {
 }
 
 
+_MISFITS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+"""What torch raises for tensors of shapes and types that do not go together."""
+
+
 def encoded_map(psi: ConvexPotential) -> dict[str, Any]:
     """Kind and parameters.
 
@@ -50,7 +54,18 @@ def decoded_map(entry: Table) -> ConvexPotential:
     parameters = entry.table("parameters")
     if not all(isinstance(value, torch.Tensor) for value in parameters.values()):
         raise DamagedError("'parameters' of a map holds something else than tensors")
-    return entry.one_of("kind", _KINDS).from_parameters(parameters)
+    kind = entry.one_of("kind", _KINDS)
+    try:
+        psi = kind.from_parameters(parameters)
+        example = next(iter(parameters.values()))
+        here = example.new_zeros(1, psi.dim)
+        if psi.gradient(here).shape == here.shape and psi.hessian(here).isfinite().all():
+            return psi
+    except DamagedError:
+        raise
+    except _MISFITS as error:
+        raise DamagedError("the 'parameters' of a map do not belong together") from error
+    raise DamagedError("the 'parameters' of a map do not belong together")
 
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
