@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
 from jkofilter._typing import Array
+from jkofilter.numerics.tridiagonal import factorised, solved
 
 GAMMA = 2.0 - math.sqrt(2.0)
 _NEWER = 1.0 / (GAMMA * (2.0 - GAMMA))
@@ -67,7 +67,7 @@ class ChangCooper:
         self.outflow = np.append(self.rightward, 0.0)
         self.outflow[1:] += self.leftward
         self.size = self.outflow.size
-        self._factors: dict[float, tuple[Array, ...]] = {}
+        self._factors: dict[float, tuple[Array, Array, Array]] = {}
 
     def rate(self, p: Array) -> Array:
         """dp/dt, (n,); sums to zero but for rounding."""
@@ -82,14 +82,14 @@ class ChangCooper:
         """(1 - duration * generator)^-1 p, (n,): one backward Euler step; non-negative for p >= 0."""
         factors = self._factors.get(duration)
         if factors is None:
-            factors = _factorised(-duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward)
+            factors = factorised(-duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward)
             if not np.isfinite(factors[1]).all():
                 raise np.linalg.LinAlgError("the Chang-Cooper matrix is singular")
             if len(self._factors) == _FACTORS_KEPT:
                 # Those of the many lines of a plane take megabytes; graded steps seldom return to a length.
                 self._factors.pop(next(iter(self._factors)))
             self._factors[duration] = factors
-        return np.asarray(_solved(*factors, p))
+        return np.asarray(solved(*factors, p))
 
     def backward_euler(self, p: Array, duration: float, substeps: int) -> Array:
         """``p`` after ``duration`` in equal backward Euler substeps: first order, positive whatever the step."""
@@ -138,34 +138,6 @@ class ChangCooper:
         # The matrices conserve mass exactly; this takes out what the rounding of thousands of solves adds up to.
         after *= (p.sum() if total is None else total) / after.sum()
         return after, None if guard else stage, guard
-
-
-@njit(cache=True)
-def _factorised(below, diagonal, above):  # type: ignore[no-untyped-def]
-    """Multipliers, inverse pivots and upper diagonal of a tridiagonal matrix.
-
-    Without interchanges: columns of the implicit matrices are dominated by their diagonals, whatever the step.
-    """
-    n = diagonal.shape[0]
-    multipliers, inverse = np.empty(n - 1), np.empty(n)
-    inverse[0] = 1.0 / diagonal[0]
-    for i in range(1, n):
-        multipliers[i - 1] = below[i - 1] * inverse[i - 1]
-        inverse[i] = 1.0 / (diagonal[i] - multipliers[i - 1] * above[i - 1])
-    return multipliers, inverse, above
-
-
-@njit(cache=True)
-def _solved(multipliers, inverse, above, right):  # type: ignore[no-untyped-def]
-    n = right.shape[0]
-    x = np.empty(n)
-    x[0] = right[0]
-    for i in range(1, n):
-        x[i] = right[i] - multipliers[i - 1] * x[i - 1]
-    x[n - 1] *= inverse[n - 1]
-    for i in range(n - 2, -1, -1):
-        x[i] = (x[i] - above[i] * x[i + 1]) * inverse[i]
-    return x
 
 
 def _end_to_end(weights: Array) -> Array:

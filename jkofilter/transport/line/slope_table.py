@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from jkofilter._typing import Array
+from jkofilter.numerics.splines import hermite_at
 
 CELLS = (500, 4000)
 """Of a table; the second where the first is too coarse."""
@@ -47,7 +47,7 @@ class _Table:
         return bool(x[0] >= self.low and x[-1] <= self.low + self.width * (self.slope.size - 1))
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        found: tuple[Array, Array] = _hermite(self.low, self.width, self.slope, self.curvature, x)
+        found: tuple[Array, Array] = hermite_at(self.low, self.width, self.slope, self.curvature, x)
         return found
 
 
@@ -101,19 +101,3 @@ class TabulatedSlopes:
             )
         )
         return table if believed else None
-
-
-@njit(cache=True)
-def _hermite(low, width, slope, curvature, x):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    value, derivative = np.empty(n), np.empty(n)
-    last = slope.shape[0] - 2
-    for i in range(n):
-        at = (x[i] - low) / width
-        cell = min(max(int(at), 0), last)
-        t = at - cell
-        rise = slope[cell + 1] - slope[cell]
-        left, right = width * curvature[cell] - rise, rise - width * curvature[cell + 1]
-        value[i] = slope[cell] + t * (rise + (1.0 - t) * (left * (1.0 - t) + right * t))
-        derivative[i] = (rise + left * (1.0 - t) * (1.0 - 3.0 * t) + right * t * (2.0 - 3.0 * t)) / width
-    return value, derivative
