@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -57,15 +58,25 @@ def decoded_map(entry: Table) -> ConvexPotential:
     kind = entry.one_of("kind", _KINDS)
     try:
         psi = kind.from_parameters(parameters)
-        example = next(iter(parameters.values()))
-        here = example.new_zeros(1, psi.dim)
-        if psi.gradient(here).shape == here.shape and psi.hessian(here).isfinite().all():
-            return psi
+        fit = _maps_points(psi, parameters)
     except DamagedError:
         raise
     except _MISFITS as error:
         raise DamagedError("the 'parameters' of a map do not belong together") from error
-    raise DamagedError("the 'parameters' of a map do not belong together")
+    if not fit:
+        raise DamagedError("the 'parameters' of a map do not belong together")
+    return psi
+
+
+def _maps_points(psi: ConvexPotential, parameters: Table) -> bool:
+    """Whether a map takes points to points."""
+    # As many of them as no axis is long, so that nothing fits by being spread.
+    most = max(max(one.shape, default=0) for one in parameters.values())
+    here = next(iter(parameters.values())).new_zeros(most + 1, psi.dim)
+    with warnings.catch_warnings():
+        # Of axes swapped that are not there.
+        warnings.simplefilter("ignore")
+        return psi.gradient(here).shape == here.shape and bool(psi.hessian(here).isfinite().all())
 
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
