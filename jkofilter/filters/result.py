@@ -215,6 +215,8 @@ def _decoded(document: Table) -> FilterResult:
 
 def _clock(stored: Any) -> Clock | None:
     """Raises DamagedError where it is no clock; results from before there were dates have none."""
+    if not isinstance(stored, dict | None):
+        raise DamagedError(f"'clock' is a {type(stored).__name__} and no table")
     try:
         return restored_clock(stored)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
