@@ -225,10 +225,11 @@ class UnscentedKalmanFilter(Runnable):
             # The work of a few numbers is all call overhead, of which NumPy has a fifth of torch's.
             factor, jitter = _factor(unpack(state))
             worst = max(worst, jitter)
-            offsets = reach @ factor.T
-            drift = as_array(self.model.sde.drift(torch.from_numpy(state[:dim] + offsets).to(mean)))
-            cross = (weights * offsets).T @ drift
-            return np.concatenate([weights[:, 0] @ drift, (cross + cross.T + diffusion)[rows, columns]])
+            with np.errstate(over="ignore", invalid="ignore"):
+                offsets = reach @ factor.T
+                drift = as_array(self.model.sde.drift(torch.from_numpy(state[:dim] + offsets).to(mean)))
+                cross = (weights * offsets).T @ drift
+                return np.concatenate([weights[:, 0] @ drift, (cross + cross.T + diffusion)[rows, columns]])
 
         scale = float(torch.diagonal(covariance).max().sqrt())
         least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(rows), _ABSOLUTE * scale**2)])

@@ -110,7 +110,18 @@ def decoded_prior(entry: Table) -> Distribution:
     Raises:
         DamagedError: an entry is missing or of another kind.
     """
-    return entry.one_of("kind", _PRIORS)(entry)
+    decode = entry.one_of("kind", _PRIORS)
+    try:
+        prior = decode(entry)
+        (d,) = prior.event_shape
+        fit = prior.log_prob(entry.of("mean", torch.Tensor).new_zeros(d + 1, d)).shape == (d + 1,)
+    except DamagedError:
+        raise
+    except _MISFITS as error:
+        raise DamagedError("the tensors of a prior do not belong together") from error
+    if not fit or d == 0:
+        raise DamagedError("the tensors of a prior do not belong together")
+    return prior
 
 
 def _decoded_fitted(entry: Table) -> Distribution:
@@ -172,7 +183,9 @@ def decoded_belief(entry: Table) -> Belief:
     if kind is TransportBelief:
         content["prior"] = decoded_prior(content.table("prior"))
         content["maps"] = tuple(decoded_map(psi) for psi in content.tables("maps"))
-        content["pool"] = content.table("pool").built(Pool)
+        content["pool"] = pool = content.table("pool").built(Pool)
+        if {content["prior"].event_shape[0], *(psi.dim for psi in content["maps"])} != {pool.x.shape[1]}:
+            raise DamagedError("prior, maps and pool do not belong together")
     return content.built(kind)
 
 
