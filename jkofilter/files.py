@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-from collections.abc import Callable
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
+from jaxtyping import jaxtyped
 
 from jkofilter.errors import InputError
 
@@ -19,6 +24,8 @@ T = TypeVar("T")
 # What torch.load raises for a file of another kind, one cut short, and one that would run code.
 _UNREADABLE = (
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
     struct.error,
     EOFError,
     RuntimeError,
@@ -74,7 +81,7 @@ class Table(dict[str, Any]):
         """The dataclass whose fields the entries are.
 
         Raises:
-            DamagedError: a field without a default is missing, or an entry is no field.
+            DamagedError: a field without a default is missing, or an entry is no field, or not of a field's type.
         """
         known = fields(kind)  # type: ignore[arg-type]
         needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
@@ -82,7 +89,31 @@ class Table(dict[str, Any]):
             raise DamagedError(f"{', '.join(sorted(needed - set(self)))} of a {kind.__name__} is missing")
         if set(self) - {f.name for f in known}:
             raise DamagedError(f"a {kind.__name__} has no {', '.join(sorted(set(self) - {f.name for f in known}))}")
+        hints = get_type_hints(kind)
+        # Within the context axes of one name have one length in all tensors.
+        with jaxtyped("context"):
+            for f in known:
+                if f.init and f.name in self and not fits(self[f.name], hints[f.name]):
+                    wanted = getattr(hints[f.name], "__name__", str(hints[f.name]))
+                    raise DamagedError(f"{f.name!r} is a {type(self[f.name]).__name__} and no {wanted}")
         return kind(**self)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is of the type in an annotation; inside a ``jaxtyped`` context shapes have to match as well."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (Union, UnionType):
+        return any(fits(value, one) for one in inner)
+    if kind is tuple:
+        whole = inner[:1] * len(value) if isinstance(value, tuple) and inner[1:] == (Ellipsis,) else inner
+        return isinstance(value, tuple) and len(value) == len(whole) and all(map(fits, value, whole))
+    if kind is Mapping:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 @dataclass(frozen=True)
@@ -143,7 +174,15 @@ _UNKNOWN = object()
 def _read(path: str | os.PathLike[str]) -> Any:
     """What a file of torch's format holds; _UNKNOWN for any other."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of pickles that torch has not written, which it then refuses.
+            warnings.simplefilter("ignore")
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    # torch does not look at the checksums that it writes.
+                    if archive.testzip() is not None:
+                        return _UNKNOWN
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"path {os.fspath(path)!r} does not exist; give a file written by save().") from error
     except _UNREADABLE:

@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 from torch import Generator
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +71,19 @@ class BenesBelief:
         """The q-quantile, between those of the two components."""
         checked_quantile(q, coordinate, 1)
         m, p = self.centre.item(), self.variance.item()
-        share, shift, scale = torch.sigmoid(2 * self.kappa * self.centre).item(), abs(self.kappa) * p, math.sqrt(p)
-        right = share if self.kappa > 0 else 1 - share
-
-        def excess(x: float) -> float:
-            return float(right * ndtr((x - m - shift) / scale) + (1 - right) * ndtr((x - m + shift) / scale)) - q
-
+        shift, scale = abs(self.kappa) * p, math.sqrt(p)
         middle = m + scale * float(ndtri(q))
         # A little beyond both, where rounding would leave the two ends with one sign.
         reach = shift * (1 + 1e-9) + 1e-9 * scale
-        return float(brentq(excess, middle - reach, middle + reach, xtol=1e-13 * (scale + abs(m)), rtol=1e-14))
+        ends = middle - reach, middle + reach
+        return float(brentq(lambda x: self.cdf(x) - q, *ends, xtol=1e-13 * (scale + abs(m)), rtol=1e-14))
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X <= x)."""
+        centred, p = checked_state(x, coordinate, 1) - self.centre.item(), self.variance.item()
+        right = torch.sigmoid(2 * self.kappa * self.centre).item()
+        shift, scale = self.kappa * p, math.sqrt(p)
+        return float(right * ndtr((centred - shift) / scale) + (1 - right) * ndtr((centred + shift) / scale))
 
 
 def log_cosh(x: Scalars) -> Scalars:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
@@ -25,6 +27,22 @@ def checked_quantile(q: float, coordinate: int, dim: int) -> None:
     """Raise InputError unless 0 < q < 1 and 0 <= coordinate < dim."""
     if not 0 < q < 1:
         raise InputError(f"q must lie strictly between 0 and 1, got {q!r}.")
+    _require_coordinate(coordinate, dim)
+
+
+def checked_state(x: float, coordinate: int, dim: int) -> float:
+    """``x`` as a float, once 0 <= coordinate < dim.
+
+    Raises:
+        InputError: ``x`` is NaN, or there is no such coordinate.
+    """
+    _require_coordinate(coordinate, dim)
+    if math.isnan(x):
+        raise InputError("x must not be NaN.")
+    return float(x)
+
+
+def _require_coordinate(coordinate: int, dim: int) -> None:
     if coordinate not in range(dim):
         raise InputError(f"coordinate must be between 0 and {dim - 1}, got {coordinate!r}.")
 

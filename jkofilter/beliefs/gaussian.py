@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from torch import Generator
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,3 +53,8 @@ class GaussianBelief:
         checked_quantile(q, coordinate, self.dim)
         deviation = math.sqrt(self.covariance[coordinate, coordinate].item())
         return self.mean[coordinate].item() + deviation * float(ndtri(q))
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X_i <= x) of one coordinate."""
+        distance = checked_state(x, coordinate, self.dim) - self.mean[coordinate].item()
+        return float(ndtr(distance / math.sqrt(self.covariance[coordinate, coordinate].item())))

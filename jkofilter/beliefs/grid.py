@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
@@ -115,10 +115,8 @@ class GridBelief:
         cell = np.clip(np.searchsorted(cumulative, u, side="right") - 1, 0, edges.size - 2)
         mass = cumulative[cell + 1] - cumulative[cell]
         share = np.clip((u - cumulative[cell]) / np.where(mass > 0, mass, 1.0), 0.0, 1.0)
-        tilt = np.clip(log_density[cell + 1] - log_density[cell], -500.0, 500.0)
-        flat = np.abs(tilt) < 1e-8
-        safe = np.where(flat, 1.0, tilt)
-        return edges[cell] + self.width * np.where(flat, share, np.log1p(share * np.expm1(safe)) / safe)
+        flat, tilt = _tilt(log_density, cell)
+        return edges[cell] + self.width * np.where(flat, share, np.log1p(share * np.expm1(tilt)) / tilt)
 
     def sample(self, n: int, generator: Generator | None = None) -> Points:
         """``n`` draws by inverting the distribution function, (n, 1)."""
@@ -135,3 +133,20 @@ class GridBelief:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)
         return float(self._inverse(np.array([q]))[0])
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X <= x)."""
+        edges, cumulative, log_density = self._table
+        at = np.clip(checked_state(x, coordinate, 1), edges[0], edges[-1])
+        cell = np.clip(np.searchsorted(edges, [at], side="right") - 1, 0, edges.size - 2)
+        out = (at - edges[cell]) / self.width
+        flat, tilt = _tilt(log_density, cell)
+        share = np.where(flat, out, np.expm1(out * tilt) / np.expm1(tilt))
+        return float((cumulative[cell] + share * (cumulative[cell + 1] - cumulative[cell]))[0])
+
+
+def _tilt(at_edges: Array, cell: Array) -> tuple[Array, Array]:
+    """Whether each cell is flat, and the change of the log density across it, 1 where it is."""
+    tilt = np.clip(at_edges[cell + 1] - at_edges[cell], -500.0, 500.0)
+    flat = np.abs(tilt) < 1e-8
+    return flat, np.where(flat, 1.0, tilt)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
@@ -144,6 +144,11 @@ class GridBelief2D:
         """The q-quantile of one coordinate's marginal."""
         checked_quantile(q, coordinate, 2)
         return self._marginals[coordinate].quantile(q)
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X_i <= x) of one coordinate."""
+        at = checked_state(x, coordinate, 2)
+        return self._marginals[coordinate].cdf(at)
 
     @cached_property
     def _marginals(self) -> tuple[GridBelief, GridBelief]:

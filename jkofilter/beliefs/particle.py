@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain, folded_log_prob
 from jkofilter.numerics.linalg import safe_cholesky, weighted_moments
 from jkofilter.numerics.mixtures import mixture_log_prob
@@ -99,15 +101,25 @@ class ParticleBelief:
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile of one coordinate of the weighted particles, linear between their mid-cumulative weights."""
         checked_quantile(q, coordinate, self.dim)
-        values, order = self.particles[:, coordinate].sort()
-        weights = self.log_weights.exp()[order]
-        middle = torch.cumsum(weights, 0) - 0.5 * weights
+        values, middle = self._ranked(coordinate)
         right = int(torch.searchsorted(middle, torch.tensor([q], dtype=middle.dtype, device=middle.device)).item())
         if right == 0 or right == values.numel():
             return values[min(right, values.numel() - 1)].item()
         low, high = middle[right - 1].item(), middle[right].item()
         share = (q - low) / (high - low) if high > low else 1.0
         return torch.lerp(values[right - 1], values[right], share).item()
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """The level of which ``x`` is the quantile; 0 and 1 beyond the outermost particles."""
+        at = checked_state(x, coordinate, self.dim)
+        values, middle = self._ranked(coordinate)
+        return float(np.interp(at, as_array(values), as_array(middle), left=0.0, right=1.0))
+
+    def _ranked(self, coordinate: int) -> tuple[Tensor, Tensor]:
+        """One coordinate of the particles, increasing, and their mid-cumulative weights, (n,) each."""
+        values, order = self.particles[:, coordinate].sort()
+        weights = self.log_weights.exp()[order]
+        return values, torch.cumsum(weights, 0) - 0.5 * weights
 
     def _bandwidth(self) -> Matrix:
         """Lower factor of the kernel's covariance, (d, d): Silverman's rule on the effective sample size.

@@ -9,7 +9,7 @@ from torch import Generator
 
 from jkofilter._typing import Density, Matrix, Points, Scalars, State
 from jkofilter.beliefs.base import Belief
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 
 _DRAWS = 100_000
 
@@ -80,3 +80,8 @@ class ProductBelief(ProductLaw):
         """The q-quantile of a coordinate of x, from draws: a rotated marginal is a convolution."""
         checked_quantile(q, coordinate, self.dim)
         return self.sample(_DRAWS)[:, coordinate].quantile(q).item()
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X_i <= x) of a coordinate of x, from the same draws."""
+        at = checked_state(x, coordinate, self.dim)
+        return (self.sample(_DRAWS)[:, coordinate] <= at).double().mean().item()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.log_spline import LogSpline
 
@@ -68,3 +68,7 @@ class QuantileBelief:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)
         return float(self._law.inverse(np.array([q]))[0])
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X <= x)."""
+        return float(self._law.cdf(np.array([checked_state(x, coordinate, 1)]))[0])

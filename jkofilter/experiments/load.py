@@ -37,8 +37,8 @@ def load(path: str | os.PathLike[str]) -> Experiment:
         sys.modules.pop(spec.name, None)
         if not isinstance(error, Exception | SystemExit):
             raise
-        first_line = (str(error).splitlines() or [""])[0]
-        raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}") from error
+        first_line = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise InputError(f"scenario {str(path)!r} fails to load: {type(error).__name__}: {first_line}.") from error
     finally:
         if folder in sys.path:
             sys.path.remove(folder)

@@ -206,9 +206,8 @@ def _decoded(document: Table) -> FilterResult:
             "clock": _clock(document.get("clock")),
         }
     ).built(FilterResult)
-    m = len(found.infos)
-    shapes = [tuple(document.of(name, Tensor).shape) for name in ("times", "means", "covariances", "log_evidence")]
-    d = shapes[1][-1] if shapes[1] else 0
+    shapes = [tuple(one.shape) for one in (found.times, found.means, found.covariances, found.log_evidence)]
+    m, d = len(found.infos), found.final.dim
     if shapes != [(m,), (m, d), (m, d, d), (m,)] or len(found.predict_infos) not in (m, m + 1):
         raise DamagedError("times, moments, evidence and infos do not belong together")
     return found
@@ -216,6 +215,8 @@ def _decoded(document: Table) -> FilterResult:
 
 def _clock(stored: Any) -> Clock | None:
     """Raises DamagedError where it is no clock; results from before there were dates have none."""
+    if not isinstance(stored, dict | None):
+        raise DamagedError(f"'clock' is a {type(stored).__name__} and no table")
     try:
         return restored_clock(stored)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:

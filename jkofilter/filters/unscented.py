@@ -198,18 +198,16 @@ class UnscentedKalmanFilter(Runnable):
         # A matrix that is no covariance breaks down here, and not within the solver, which has its own words for it.
         _, worst = _offsets(covariance)
         evaluations = 0
-        weights = torch.as_tensor(_sigma_points(dim).Wm).to(mean)
+        weights, reach = _sigma_points(dim).Wm[:, None], as_array(_directions(covariance))
+        diffusion = self.model.sde.variance_rate() * np.eye(dim)
         rows, columns = np.tril_indices(dim)
 
-        def pack(m: Tensor, p: Tensor) -> np.ndarray:
-            return np.concatenate([as_array(m), as_array(p)[rows, columns]])
-
-        def unpack(state: np.ndarray) -> tuple[Tensor, Tensor]:
+        def unpack(state: np.ndarray) -> np.ndarray:
             matrix = np.zeros((dim, dim))
             matrix[rows, columns] = matrix[columns, rows] = state[dim:]
-            return torch.as_tensor(state[:dim]).to(mean), torch.as_tensor(matrix).to(mean)
+            return matrix
 
-        start = pack(mean, covariance)
+        start = np.concatenate([as_array(mean), as_array(covariance)[rows, columns]])
 
         def rates(passed: float, state: np.ndarray) -> np.ndarray:
             nonlocal worst, evaluations
@@ -224,16 +222,21 @@ class UnscentedKalmanFilter(Runnable):
                     f"moments get nowhere {passed:g} into a prediction of {duration:g}, as where a sigma point slides "
                     "along a kink of the potential; smooth it over some width, or use ParticleFilter."
                 )
-            m, p, jitter = self._rates(*unpack(state), weights)
+            # The work of a few numbers is all call overhead, of which NumPy has a fifth of torch's.
+            factor, jitter = _factor(unpack(state))
             worst = max(worst, jitter)
-            return pack(m, p)
+            with np.errstate(over="ignore", invalid="ignore"):
+                offsets = reach @ factor.T
+                drift = as_array(self.model.sde.drift(torch.from_numpy(state[:dim] + offsets).to(mean)))
+                cross = (weights * offsets).T @ drift
+                return np.concatenate([weights[:, 0] @ drift, (cross + cross.T + diffusion)[rows, columns]])
 
         scale = float(torch.diagonal(covariance).max().sqrt())
         least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(rows), _ABSOLUTE * scale**2)])
         found = solve_ivp(rates, (0.0, duration), start, "LSODA", rtol=_RELATIVE, atol=least)
         if not found.success:
             raise NumericalError(f"moments cannot be integrated: {found.message}")
-        after, matrix = unpack(found.y[:, -1])
+        after, matrix = (torch.as_tensor(part).to(mean) for part in (found.y[:dim, -1], unpack(found.y[:, -1])))
         factor, jitter = safe_cholesky(symmetrised(matrix))
         return after, factor @ factor.mT if jitter else matrix, max(worst, jitter), int(found.nfev)
 
@@ -266,10 +269,24 @@ def _offsets(covariance: Tensor) -> tuple[Tensor, float]:
 
     Its own function is a loop with a Cholesky factorisation that raises where ours adds jitter.
     """
-    dim = covariance.shape[0]
     factor, jitter = safe_cholesky(symmetrised(covariance))
-    reach = math.sqrt(dim + _kappa(dim)) * factor.mT
-    return torch.cat([torch.zeros_like(reach[:1]), reach, -reach]), jitter
+    return _directions(covariance) @ factor.mT, jitter
+
+
+def _directions(covariance: Tensor) -> Tensor:
+    """The sigma points of the identity in as many dimensions as ``covariance``, (2d + 1, d)."""
+    dim = covariance.shape[0]
+    reach = math.sqrt(dim + _kappa(dim)) * torch.eye(dim).to(covariance)
+    return torch.cat([torch.zeros_like(reach[:1]), reach, -reach])
+
+
+def _factor(matrix: np.ndarray) -> tuple[np.ndarray, float]:
+    """``safe_cholesky`` of a symmetric array."""
+    try:
+        return np.linalg.cholesky(matrix), 0.0
+    except np.linalg.LinAlgError:
+        factor, jitter = safe_cholesky(torch.from_numpy(matrix))
+        return factor.numpy(), jitter
 
 
 def _kappa(dim: int) -> float:

@@ -126,7 +126,7 @@ def _floats(array: np.ma.MaskedArray, name: str) -> np.ndarray:
     numbers = np.full(data.shape, math.nan)
     try:
         numbers[~mask] = present.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} must be numeric, got {_shortened(present.ravel()[0])}.") from error
     return numbers
 

@@ -82,8 +82,10 @@ def _matched(y: Reading, output: Readings) -> Tensor:
 def gaussian_log_likelihood(y: Reading, mean: Readings, covariance: Tensor) -> Scalars:
     """log N(y; mean, covariance), (n,), with the NaN components of ``y`` marginalised out."""
     present = ~torch.isnan(y)
-    residuals = y[present] - mean[:, present]
-    return gaussian_log_density(residuals, covariance.to(residuals)[present][:, present])
+    if not present.all():
+        y, mean, covariance = y[present], mean[:, present], covariance[present][:, present]
+    residuals = y - mean
+    return gaussian_log_density(residuals, covariance.to(residuals))
 
 
 class NonlinearGaussian:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack
 
 from jkofilter._typing import Array
+from jkofilter.numerics.tridiagonal import factorised, solved
 
 GAMMA = 2.0 - math.sqrt(2.0)
 _NEWER = 1.0 / (GAMMA * (2.0 - GAMMA))
@@ -67,7 +67,7 @@ class ChangCooper:
         self.outflow = np.append(self.rightward, 0.0)
         self.outflow[1:] += self.leftward
         self.size = self.outflow.size
-        self._factors: dict[float, tuple[Array, ...]] = {}
+        self._factors: dict[float, tuple[Array, Array, Array]] = {}
 
     def rate(self, p: Array) -> Array:
         """dp/dt, (n,); sums to zero but for rounding."""
@@ -82,16 +82,14 @@ class ChangCooper:
         """(1 - duration * generator)^-1 p, (n,): one backward Euler step; non-negative for p >= 0."""
         factors = self._factors.get(duration)
         if factors is None:
-            *factors_, info = lapack.dgttrf(
-                -duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward
-            )
-            if info != 0:
+            factors = factorised(-duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward)
+            if not np.isfinite(factors[1]).all():
                 raise np.linalg.LinAlgError("the Chang-Cooper matrix is singular")
             if len(self._factors) == _FACTORS_KEPT:
                 # Those of the many lines of a plane take megabytes; graded steps seldom return to a length.
                 self._factors.pop(next(iter(self._factors)))
-            factors = self._factors[duration] = tuple(factors_)
-        return np.asarray(lapack.dgttrs(*factors, p)[0])
+            self._factors[duration] = factors
+        return np.asarray(solved(*factors, p))
 
     def backward_euler(self, p: Array, duration: float, substeps: int) -> Array:
         """``p`` after ``duration`` in equal backward Euler substeps: first order, positive whatever the step."""

@@ -65,6 +65,15 @@ class Marginals(Protocol):
 
 
 @runtime_checkable
+class Distribution(Protocol):
+    """A law with distribution functions per coordinate: every belief of this package, and not each one of a user's."""
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X_i <= x) of one coordinate."""
+        ...
+
+
+@runtime_checkable
 class KnowsItsDraws(Protocol):
     """A law that gives the log densities of its own draws with them."""
 
@@ -197,7 +206,9 @@ def rmse(estimates: Tensor, truth: Tensor) -> float:
 
 
 def pit(belief: Marginals, x: State | float) -> State:
-    """Probability integral transform: P(X_i <= x_i) per coordinate, (d,), by bisection of the quantile function.
+    """Probability integral transform: P(X_i <= x_i) per coordinate, (d,).
+
+    By the law's own ``cdf``, or by bisection of its quantile function where it has none.
 
     Uniform on (0, 1) over many truths where the belief is calibrated. Values are clipped to [1e-15, 1 - 1e-15].
 
@@ -345,7 +356,9 @@ def _wasserstein2_samples(x: Points, y: Points) -> float:
 
 
 def _level(belief: Marginals, value: float, coordinate: int) -> float:
-    """u with quantile(u) = value, by bisection of its normal score: even resolution in both tails."""
+    """u with quantile(u) = value; where it has to be bisected, in its normal score: even resolution in both tails."""
+    if isinstance(belief, Distribution):
+        return _inside(belief.cdf(value, coordinate))
     low, high = -8.0, 8.0
     for _ in range(45):
         middle = 0.5 * (low + high)
@@ -355,7 +368,11 @@ def _level(belief: Marginals, value: float, coordinate: int) -> float:
 
 
 def _probability(z: float) -> float:
-    return min(max(float(ndtr(z)), 1e-15), 1 - 1e-15)
+    return _inside(float(ndtr(z)))
+
+
+def _inside(u: float) -> float:
+    return min(max(u, 1e-15), 1 - 1e-15)
 
 
 def _crps_coordinate(belief: Marginals, value: float, coordinate: int) -> float:

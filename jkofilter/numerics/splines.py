@@ -74,6 +74,31 @@ def value_at(edges: Array, coefficients: Array, points: Array) -> Array:
     return found
 
 
+@njit(cache=True)
+def hermite_at(low: float, width: float, value: Array, slope: Array, points: Array) -> tuple[Array, Array]:
+    """Values and slopes at ``points`` (n,) of the cubics with these values and slopes at equally spaced nodes.
+
+    Args:
+        low: the first node.
+        width: between nodes.
+        value: at the nodes, (k,).
+        slope: there, (k,).
+        points: the first and last cubic hold beyond the nodes.
+    """
+    n = points.shape[0]
+    found, derivative = np.empty(n), np.empty(n)
+    last = value.shape[0] - 2
+    for i in range(n):
+        at = (points[i] - low) / width
+        cell = min(max(int(at), 0), last)
+        t = at - cell
+        rise = value[cell + 1] - value[cell]
+        left, right = width * slope[cell] - rise, rise - width * slope[cell + 1]
+        found[i] = value[cell] + t * (rise + (1.0 - t) * (left * (1.0 - t) + right * t))
+        derivative[i] = (rise + left * (1.0 - t) * (1.0 - 3.0 * t) + right * t * (2.0 - 3.0 * t)) / width
+    return found, derivative
+
+
 def spline(x: Array, y: Array, points: Array) -> Array:
     """Values at ``points`` (k,) of the not-a-knot spline through (x, y), (n,) each; its end pieces hold beyond."""
     return np.asarray(value_at(x, cubics(x, y), points))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 from torch import Tensor
 from torch.distributions import Distribution
@@ -11,7 +12,7 @@ from torch.distributions import Distribution
 from jkofilter._typing import Points
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
-from jkofilter.files import DamagedError, Format, Table
+from jkofilter.files import DamagedError, Format, Table, fits
 from jkofilter.numerics.time_grid import step_of
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.laws.prior_pool import prior_pool
@@ -123,6 +124,8 @@ def _decoded(document: Table) -> _Stored:
     maps = tuple(decoded_map(entry) for entry in document.tables("maps"))
     infos = tuple(entry.built(StepInfo) for entry in document.tables("infos"))
     times = tuple(document.of("times", list))
+    if not fits(times, tuple[float, ...]) or any(not a < b for a, b in pairwise(times)):
+        raise DamagedError("'times' are not increasing numbers")
     if not len(times) - 1 == len(maps) == len(infos):
         raise DamagedError("times, maps and infos do not belong together")
     prior = None if document["prior"] is None else decoded_prior(document.table("prior"))

@@ -61,7 +61,7 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     """
     file = folder / SWEEP
     try:
-        sweep = json.loads(file.read_text())
+        sweep = json.loads(file.read_text(), parse_constant=_no_number)
     except FileNotFoundError:
         return {"format": FORMAT, "scenarios": {}, "commands": []}
     except (OSError, ValueError) as error:
@@ -70,7 +70,16 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} was written by another version of jkofilter; this one reads format {FORMAT}: give another --out."
         )
+    scenarios, commands = sweep.get("scenarios"), sweep.get("commands")
+    if not (isinstance(scenarios, dict) and isinstance(commands, list)) or not all(
+        isinstance(one, dict) and isinstance(one.get("digest"), str) for one in scenarios.values()
+    ):
+        raise InputError(f"{file} is damaged; remove it and run the bench again with --resume.")
     return sweep
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def write_sweep(folder: Path, scenarios: Sequence[Mapping[str, Any]], command: Mapping[str, Any]) -> list[str]:

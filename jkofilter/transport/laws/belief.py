@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Generator
 from torch.distributions import Distribution
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import InputError
 from jkofilter.models.state_space import prior_log_prob, sample_prior
+from jkofilter.numerics.arrays import as_array
 from jkofilter.transport.laws.prior_pool import prior_pool
 from jkofilter.transport.maps.convex import ConvexPotential, Pool, inverse, push_log_prob
 from jkofilter.transport.maps.ridge import RidgeSpline
@@ -107,6 +109,11 @@ class TransportBelief:
         """The q-quantile of one coordinate's marginal, from the pool."""
         checked_quantile(q, coordinate, self.dim)
         return self.pool.x[:, coordinate].quantile(q).item()
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X_i <= x) of one coordinate, from the pool; 0 and 1 beyond its outermost particles."""
+        at, values = checked_state(x, coordinate, self.dim), as_array(self.pool.x[:, coordinate].sort().values)
+        return float(np.interp(at, values, np.linspace(0.0, 1.0, values.size), left=0.0, right=1.0))
 
     def marginal(self, *coordinates: int) -> ParticleBelief:
         """The joint marginal of some coordinates: the pool's particles there, its density a Gaussian kernel estimate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -29,6 +30,10 @@ _KINDS: dict[str, type[RidgeSpline] | type[ICNN] | type[SoftMaximum]] = {
 }
 
 
+_MISFITS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+"""What torch raises for tensors of shapes and types that do not go together."""
+
+
 def encoded_map(psi: ConvexPotential) -> dict[str, Any]:
     """Kind and parameters.
 
@@ -50,7 +55,28 @@ def decoded_map(entry: Table) -> ConvexPotential:
     parameters = entry.table("parameters")
     if not all(isinstance(value, torch.Tensor) for value in parameters.values()):
         raise DamagedError("'parameters' of a map holds something else than tensors")
-    return entry.one_of("kind", _KINDS).from_parameters(parameters)
+    kind = entry.one_of("kind", _KINDS)
+    try:
+        psi = kind.from_parameters(parameters)
+        fit = _maps_points(psi, parameters)
+    except DamagedError:
+        raise
+    except _MISFITS as error:
+        raise DamagedError("the 'parameters' of a map do not belong together") from error
+    if not fit:
+        raise DamagedError("the 'parameters' of a map do not belong together")
+    return psi
+
+
+def _maps_points(psi: ConvexPotential, parameters: Table) -> bool:
+    """Whether a map takes points to points."""
+    # As many of them as no axis is long, so that nothing fits by being spread.
+    most = max(max(one.shape, default=0) for one in parameters.values())
+    here = next(iter(parameters.values())).new_zeros(most + 1, psi.dim)
+    with warnings.catch_warnings():
+        # Of axes swapped that are not there.
+        warnings.simplefilter("ignore")
+        return psi.gradient(here).shape == here.shape and bool(psi.hessian(here).isfinite().all())
 
 
 def encoded_prior(prior: Distribution) -> dict[str, Any] | None:
@@ -84,7 +110,18 @@ def decoded_prior(entry: Table) -> Distribution:
     Raises:
         DamagedError: an entry is missing or of another kind.
     """
-    return entry.one_of("kind", _PRIORS)(entry)
+    decode = entry.one_of("kind", _PRIORS)
+    try:
+        prior = decode(entry)
+        (d,) = prior.event_shape
+        fit = prior.log_prob(entry.of("mean", torch.Tensor).new_zeros(d + 1, d)).shape == (d + 1,)
+    except DamagedError:
+        raise
+    except _MISFITS as error:
+        raise DamagedError("the tensors of a prior do not belong together") from error
+    if not fit or d == 0:
+        raise DamagedError("the tensors of a prior do not belong together")
+    return prior
 
 
 def _decoded_fitted(entry: Table) -> Distribution:
@@ -146,7 +183,9 @@ def decoded_belief(entry: Table) -> Belief:
     if kind is TransportBelief:
         content["prior"] = decoded_prior(content.table("prior"))
         content["maps"] = tuple(decoded_map(psi) for psi in content.tables("maps"))
-        content["pool"] = content.table("pool").built(Pool)
+        content["pool"] = pool = content.table("pool").built(Pool)
+        if {content["prior"].event_shape[0], *(psi.dim for psi in content["maps"])} != {pool.x.shape[1]}:
+            raise DamagedError("prior, maps and pool do not belong together")
     return content.built(kind)
 
 

@@ -21,6 +21,7 @@ from jkofilter.numerics.splines import spline
 from jkofilter.transport.line.density import MAX_BLUR, MOST_NODES, QuantileDensity, normalised, remeshed
 from jkofilter.transport.line.landscape import Landscape, surveyed
 from jkofilter.transport.line.quantile_step import LabelledMass, Proximal, StepFailedError, proximal_step
+from jkofilter.transport.line.slope_table import TabulatedSlopes
 from jkofilter.transport.schemes import SDIRK, SDIRK2, SDIRK4, LineScheme
 
 MAX_COARSENESS = 1.8
@@ -267,6 +268,7 @@ def flow(
         FilterError: no step, however short, converges; or the potential cannot be followed where the law goes.
     """
     landscape = surveyed(landscape, density, duration)
+    landscape = replace(landscape, steepness=TabulatedSlopes(landscape.steepness, landscape.beta))
     stats = FlowStats(density.x.size)
     if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
         density = remeshed(density, settings.nodes, landscape.blur)
