@@ -14,6 +14,7 @@ from jkofilter.beliefs import (
     GaussianBelief,
     GridBelief,
     GridBelief2D,
+    NodalBelief,
     ParticleBelief,
     QuantileBelief,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "ICNN",
     "ICNNEngine",
     "JKOFlow",
+    "NodalBelief",
     "ParticleBelief",
     "ParticleFlow",
     "QuantileBelief",

@@ -61,6 +61,8 @@ CASES = {
     ),
     "grid": Case(lambda m: jf.GridFilter(m, cells=1_000), 1e-4),
     "grid-bounds": Case(lambda m: jf.GridFilter(m, bounds=(-9.0, 9.0), cells=2_000), 1e-4),
+    "spectral": Case(jf.SpectralFilter, 1e-6),
+    "spectral-bounds": Case(lambda m: jf.SpectralFilter(m, bounds=(-9.0, 9.0)), 1e-6),
     # First order in the step, the particles drawn anew after every reading.
     "dual-jko": Case(
         lambda m: jf.DualJKOFilter(m, settings=jf.DualSettings(points=400, centres=20)), 4e-2, 1e-2, seeded=True

@@ -5,12 +5,13 @@ from jkofilter.beliefs.benes import BenesBelief
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
+from jkofilter.beliefs.nodal import NodalBelief
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.beliefs.quantile import QuantileBelief
 
 BELIEF_TYPES: dict[str, type[Belief]] = {
     kind.__name__: kind
-    for kind in (BenesBelief, GaussianBelief, GridBelief, GridBelief2D, ParticleBelief, QuantileBelief)
+    for kind in (BenesBelief, GaussianBelief, GridBelief, GridBelief2D, NodalBelief, ParticleBelief, QuantileBelief)
 }
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianBelief",
     "GridBelief",
     "GridBelief2D",
+    "NodalBelief",
     "ParticleBelief",
     "QuantileBelief",
 ]

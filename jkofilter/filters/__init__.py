@@ -11,6 +11,7 @@ from jkofilter.filters.kalman import KalmanFilter
 from jkofilter.filters.particle import ParticleFilter
 from jkofilter.filters.product import ProductFilter
 from jkofilter.filters.proximal import ProximalFilter
+from jkofilter.filters.spectral import SpectralFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ParticleFilter",
     "ProductFilter",
     "ProximalFilter",
+    "SpectralFilter",
     "StepInfo",
     "UnscentedKalmanFilter",
     "benes_prior",

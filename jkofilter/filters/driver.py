@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.timing import at_time
 from jkofilter.errors import InputError
 from jkofilter.filters.checks import as_reading
-from jkofilter.filters.contract import Filter, failed
+from jkofilter.filters.contract import Filter, Stretch, Sweeping, stepped
 from jkofilter.filters.result import FilterResult
 from jkofilter.models.checks import as_number
 from jkofilter.models.series import ObservationSeries
@@ -60,6 +62,18 @@ class Tracker:
         self.belief, self.info = self._filter.update(self.belief, as_reading(y, self._filter.model), self._generator)
         return self.belief
 
+    def stretches(self, times: Sequence[float], values: Tensor) -> Iterator[Stretch]:
+        """All steps of readings (m, p) at these times, (m,), as many at a time as the filter takes."""
+        if isinstance(self._filter, Sweeping):
+            for stretch in self._filter.sweep(self.belief, np.asarray(times), values, self._generator):
+                self.belief, self.info = stretch.beliefs[-1], stretch.updated[-1]
+                yield stretch
+            return
+        for time, y in zip(times, values, strict=True):
+            self.belief, stretch = stepped(self._filter, self.belief, time, y, self._generator)
+            self.info = stretch.updated[-1]
+            yield stretch
+
 
 @one_thread()
 def run_filter(
@@ -96,25 +110,22 @@ def run_filter(
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
     _require_start_meant(filter, series)
     tracker = Tracker(filter, seed, series.start)
-    device = filter.model.device
-    beliefs, infos, predict_infos, means, covariances, evidence = [], [], [], [], [], []
-    for time, y in _with_progress(list(zip(times, series.values, strict=True)), progress):
-        predicted, updated = _advance(tracker, time, y.to(device))
-        predict_infos.append(predicted)
-        infos.append(updated)
-        belief = tracker.belief
-        means.append(belief.mean)
-        covariances.append(belief.covariance)
-        evidence.append(belief.log_evidence)
+    means, covariances, evidence, infos, predict_infos, beliefs = [], [], [], [], [], []
+    for stretch in _with_progress(tracker.stretches(times, series.values.to(filter.model.device)), len(times), progress):
+        means.append(stretch.means)
+        covariances.append(stretch.covariances)
+        evidence += stretch.log_evidence
+        predict_infos += stretch.predicted
+        infos += stretch.updated
         if keep_beliefs:
-            beliefs.append(belief)
+            beliefs += stretch.beliefs
     if end is not None and end > tracker.belief.time:
         tracker.predict(end - tracker.belief.time)
         predict_infos.append(tracker.info)
     return FilterResult(
         times=series.times,
-        means=torch.stack(means),
-        covariances=torch.stack(covariances),
+        means=torch.cat(means),
+        covariances=torch.cat(covariances),
         log_evidence=torch.tensor(evidence, dtype=torch.float64),
         infos=tuple(infos),
         predict_infos=tuple(predict_infos),
@@ -137,20 +148,14 @@ def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:
         )
 
 
-def _advance(tracker: Tracker, time: float, y: Tensor) -> tuple[StepInfo, StepInfo]:
-    """Predict to ``time`` and take in the reading there; what the two steps reported."""
-    tracker.predict(max(time - tracker.belief.time, 0.0))
-    predicted = tracker.info
-    if failed(predicted):
-        # The belief has stayed at an earlier time, where this reading was not taken.
-        return predicted, StepInfo(status=predicted.status)
-    tracker.update(y)
-    return predicted, tracker.info
-
-
-def _with_progress(steps: list[tuple[float, Tensor]], progress: bool) -> Any:
+def _with_progress(stretches: Iterator[Stretch], total: int, progress: bool) -> Iterator[Stretch]:
     if not progress:
-        return steps
-    from rich.progress import track
+        yield from stretches
+        return
+    from rich.progress import Progress
 
-    return track(steps, description="filtering")
+    with Progress() as bar:
+        task = bar.add_task("filtering", total=total)
+        for stretch in stretches:
+            yield stretch
+            bar.advance(task, len(stretch.updated))

@@ -71,10 +71,12 @@ def _matched(y: Reading, output: Readings) -> Tensor:
 
     Without this a reading of one component would be broadcast over the p coordinates, and one of n over the points.
 
+    Many readings are (m, 1, p).
+
     Raises:
         InputError: ``y`` has another length than p.
     """
-    if y.shape != output.shape[1:]:
+    if y.shape[-1:] != output.shape[1:] or y.shape[:-1] not in ((), (len(y), 1)):
         raise InputError(f"y must hold {output.shape[1]} components for this observation model, got {tuple(y.shape)}.")
     return y.to(output)
 
@@ -192,8 +194,8 @@ class StudentT:
         nu, scale = self.degrees_of_freedom, self.scale.to(x)
         centre = _output(self.function, x, "function")
         y = _matched(y, centre)
-        if scale.shape[0] not in (1, y.shape[0]):
-            raise InputError(f"scale must be a scalar or hold {y.shape[0]} components, got {scale.shape[0]}.")
+        if scale.shape[0] not in (1, y.shape[-1]):
+            raise InputError(f"scale must be a scalar or hold {y.shape[-1]} components, got {scale.shape[0]}.")
         z = (y - centre) / scale
         constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
         terms = constant - scale.log() - (nu + 1) / 2 * torch.log1p(z.square() / nu)
@@ -242,7 +244,7 @@ class Poisson:
     def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:
         """By the incomplete gamma function."""
         rate = self.rate(x)
-        count = y.to(rate).expand_as(rate)
+        count = y.to(rate) + torch.zeros_like(rate)
         at_most = torch.special.gammaincc(count + 1.0, rate)
         at_least = torch.where(count > 0, torch.special.gammainc(count.clamp(min=0.5), rate), 1.0)
         return at_most, at_least

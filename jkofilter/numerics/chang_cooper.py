@@ -52,16 +52,18 @@ class ChangCooper:
         potential: V at the cell centres, finite, (n,) for one line, (lines, cells) for many.
         width: of a cell, in units of the state.
         beta: inverse temperature.
+        diffusivity: at the faces between the cells, (n - 1,), for noise that depends on the state; then exp(-beta V) is
+            the speed density, and the noise is not 1 / beta.
     """
 
     growth_tolerance = 1e-9
 
-    def __init__(self, potential: Array, width: float, beta: float) -> None:
+    def __init__(self, potential: Array, width: float, beta: float, diffusivity: Array | None = None) -> None:
         z = beta * np.diff(potential)
         downhill = bernoulli(np.abs(z))
         # B(-z) = B(z) + z; adding |z| to the smaller weight loses no digits on either side.
         uphill = downhill + np.abs(z)
-        scale = 1.0 / (beta * width * width)
+        scale = (1.0 / beta if diffusivity is None else diffusivity) / (width * width)
         self.rightward = _end_to_end(scale * np.where(z > 0, downhill, uphill))
         self.leftward = _end_to_end(scale * np.where(z > 0, uphill, downhill))
         self.outflow = np.append(self.rightward, 0.0)

@@ -104,6 +104,16 @@ class Eigenbasis:
             found = self._transitions[duration] = (self._synthesis[:, :kept] * decay) @ self._analysis[:kept]
         return found
 
+    @cached_property
+    def _roughness(self) -> Array:
+        """What every mode has in the highest terms of the elements, (N,)."""
+        return self.elements.roughness(self.modes.T / np.sqrt(self.elements.weights))
+
+    def resolved_rate(self, roughness: float) -> float:
+        """Rate up to which the elements resolve the modes, to this roughness."""
+        rough = self._roughness > roughness
+        return float(self.rates[int(rough.argmax())] if rough.any() else self.rates[-1])
+
     def size_of(self, law: Array) -> float:
         """Norm of a law in the basis, one for the stationary law: what rounding is relative to."""
         return float(np.linalg.norm(law / self.roots))

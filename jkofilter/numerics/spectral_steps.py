@@ -1,0 +1,219 @@
+"""Laws of the line moved exactly in eigenbases, and by implicit steps as long as no eigenbasis holds them.
+
+An eigenbasis divides a law by the root of the speed density. Where a law is much wider than that density nothing would
+be left of its digits, and where it is narrower than the elements it could not be told; a prior or a sharp reading makes
+such laws, and a while later they are gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jkofilter._typing import Array
+from jkofilter.numerics.chang_cooper import ChangCooper, Progress
+from jkofilter.numerics.domain import Domain
+from jkofilter.numerics.eigenbasis import Eigenbasis
+from jkofilter.numerics.elements import Elements
+from jkofilter.numerics.grid_following import Reach, fit, follow, local_scale, log
+from jkofilter.numerics.grids import Axis, Grid, interpolant
+from jkofilter.numerics.nodal_fit import Law, fitted
+from jkofilter.numerics.nodal_law import NodalLaw
+from jkofilter.numerics.reversible_line import DEPTH, ReversibleLine
+
+LARGEST = 1e7
+"""Norm in an eigenbasis up to which laws keep nine digits."""
+_LEVELS = 7
+_SPREADS = 6.0
+_WIDENINGS = 5
+_CELLS = 2000
+_STAGE = 4.0
+_STEPS = 40
+LONG = 20.0
+_IMPLICIT = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
+_MOST_STAGES = 400
+
+
+@dataclass
+class Tally:
+    """What a prediction took: exact steps, implicit ones, and the nodes or cells of the last of them."""
+
+    exact: int = 0
+    implicit: int = 0
+    nodes: int = 0
+    lost: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSteps:
+    """Moves laws by a diffusion.
+
+    Attributes:
+        line: the diffusion.
+        boxes: within which its speed density is less and less deep, or bounds; infinite ends where it has none.
+        closed: whether laws must stay within the one box, and are cut off there.
+        tolerance: of the evidence of a reading.
+        most: elements of a law of its own.
+    """
+
+    line: ReversibleLine
+    boxes: tuple[tuple[float, float], ...]
+    closed: bool
+    tolerance: float
+    most: int = 600
+
+    @property
+    def resolved(self) -> float:
+        """Roughness up to which a law on elements is taken to be resolved: errors are its square."""
+        return 0.3 * math.sqrt(self.tolerance)
+
+    def later(self, law: Law, duration: float) -> tuple[Law, Tally]:
+        """The law ``duration`` later, and what that took."""
+        tally, remaining = Tally(), duration
+        for _ in range(_MOST_STAGES):
+            moved = self._exact(law, remaining, tally)
+            if moved is not None:
+                return moved, tally
+            law, taken = self._implicit(law, remaining, tally)
+            remaining -= taken
+            if remaining <= 0.0:
+                return law, tally
+        return self._implicit(law, remaining, tally, whole=True)[0], tally
+
+    def basis_of(self, law: Law) -> Eigenbasis | None:
+        """The eigenbasis on whose elements a law is; None where it is on elements of its own."""
+        edges = law.elements.edges
+        return next((one for one in self.line.known if np.array_equal(one.elements.edges, edges)), None)
+
+    def on(self, basis: Eigenbasis, law: Law) -> Array:
+        """Masses at the nodes of a basis that stand for the law there, (N,)."""
+        if basis.elements is law.elements or np.array_equal(basis.elements.edges, law.elements.edges):
+            return law.masses
+        edges = np.union1d(basis.elements.edges, law.elements.edges)
+        low, high = (pick(basis.elements.edges[k], law.elements.edges[k]) for pick, k in ((max, 0), (min, -1)))
+        # Elements that neither law nor basis changes its polynomials in.
+        between = Elements(edges[(edges >= low) & (edges <= high)])
+        if between.edges.size < 2:
+            return np.zeros(basis.elements.size)
+        density = law.elements.value(law.masses / law.elements.weights, between.nodes)
+        return basis.elements.deposited(between.nodes, between.weights * density)
+
+    def roughness(self, basis: Eigenbasis, masses: Array) -> Array:
+        """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
+        return basis.elements.roughness(masses / (basis.roots * np.sqrt(basis.elements.weights)))
+
+    def _exact(self, law: Law, duration: float, tally: Tally) -> Law | None:
+        """In the coarsest eigenbasis that holds the law; None where none does."""
+        for box, ends in self._boxes(law, duration):
+            for level in range(_LEVELS):
+                basis = self.line.basis(*box, level)
+                if basis is None:
+                    break
+                masses = self.on(basis, law)
+                lost = abs(1.0 - float(masses.sum()))
+                if (lost > 1e-3 * self.tolerance and not self.closed) or basis.size_of(masses) > LARGEST:
+                    break
+                resolved = self.roughness(basis, masses) <= self.resolved
+                if not resolved and basis.resolved_rate(self.resolved) * duration < LONG:
+                    continue
+                after = self.cleaned(basis, basis.later(masses, duration), basis.size_of(masses))
+                if after is None:
+                    continue
+                if self._felt(basis, after, ends):
+                    break
+                tally.exact, tally.nodes, tally.lost = tally.exact + 1, basis.elements.size, tally.lost + lost
+                return Law(basis.elements, after)
+        return None
+
+    def cleaned(self, basis: Eigenbasis, masses: Array, size: float) -> Array | None:
+        """Masses with what rounding leaves unknown set to zero; None where more than that is negative."""
+        known = masses > 4e-16 * size * basis.roots
+        if float(masses[~known].sum()) < -self.tolerance:
+            return None
+        kept = np.where(known, masses, 0.0)
+        return np.asarray(kept / kept.sum())
+
+    def _boxes(self, law: Law, duration: float) -> Iterator[tuple[tuple[float, float], tuple[bool, bool]]]:
+        """Intervals to try, and which of their ends the law must not have come to."""
+        for box in self.boxes:
+            if all(math.isfinite(end) for end in box):
+                yield box, (False, False)
+        if self.closed:
+            return
+        nodes = law.elements.nodes[law.masses > 1e-17 * law.masses.max()]
+        low, high = float(nodes[0]), float(nodes[-1])
+        middle = self.line.inside(np.array([0.5 * (low + high)]))
+        spread = _SPREADS * math.sqrt(2.0 * float(self.line.diffusivity(middle)[0]) * duration)
+        margin = spread if math.isfinite(spread) else high - low
+        for _ in range(_WIDENINGS):
+            # Ends on a lattice, so that the basis of one law will do for the next.
+            cell = 2.0 ** math.floor(math.log2((high - low + 2.0 * margin) / 4.0))
+            ends = (cell * math.floor((low - margin) / cell), cell * math.ceil((high + margin) / cell))
+            widest = self.boxes[-1]
+            box = (max(ends[0], widest[0]), min(ends[1], widest[1]))
+            if box == widest or not self._is_flat(box):
+                return
+            yield box, (box[0] > widest[0], box[1] < widest[1])
+            margin *= 2.0
+
+    def _is_flat(self, box: tuple[float, float]) -> bool:
+        """Whether the speed density spans few enough nats in a box."""
+        value = self.line.log_speed(self.line.inside(np.linspace(*box, 101)))
+        return bool(np.isfinite(value).all() and np.ptp(value) < 1.2 * DEPTH)
+
+    def _felt(self, basis: Eigenbasis, masses: Array, ends: tuple[bool, bool]) -> bool:
+        """Whether a law has come to an end of its basis that is no end of the line."""
+        density = masses / basis.elements.weights
+        return any(end and density[k] > 1e-4 * self.tolerance * density.max() for end, k in zip(ends, (0, -1), strict=True))
+
+    # --- implicit steps -----------------------------------------------------------------------------------------------
+
+    def _implicit(self, law: Law, remaining: float, tally: Tally, whole: bool = False) -> tuple[Law, float]:
+        """The law a stage later by Chang-Cooper and TR-BDF2 on cells that follow it, and how long that was."""
+        walls = Domain((self.walls,)) if any(map(math.isfinite, self.walls)) else None
+        density = NodalLaw(law.elements, law.masses, *self.walls)
+        edges = law.elements.edges
+        start = Grid((Axis(float(edges[0]), float(edges[-1]), _CELLS),))
+        grid, value = fit(lambda x: density.log_density(x[:, 0]), start, (_CELLS,), _IMPLICIT, walls)
+        age = self._age(grid, value)
+        stage = remaining if whole else min(remaining, _STAGE * age)
+        progress = Progress.start(stage, stage / _STEPS, age, 0.02)
+        grid, p, _ = follow(
+            grid, np.exp(value - value.max()), progress, self._operator, (_CELLS,), _IMPLICIT, walls
+        )
+        tally.implicit, tally.nodes = tally.implicit + progress.steps, grid.shape[0]
+        (axis,) = grid.axes
+        between = interpolant(grid, log(p), closed=False)
+        after, _ = fitted(lambda x: between(x[:, None]), axis.low, axis.high, self.walls, self.most)
+        return after, stage
+
+    @property
+    def walls(self) -> tuple[float, float]:
+        """Beyond which there is no mass; infinite where there are none."""
+        return self.boxes[0] if self.closed else (self.line.low, self.line.high)
+
+    def _age(self, grid: Grid, value: Array) -> float:
+        """Time in which noise doubles the width of a law, or drift carries it as far, whichever is shorter."""
+        (axis,) = grid.axes
+        scale = max(local_scale(value, 0, axis.width), axis.width)
+        mass = np.exp(value - value.max())
+        mass /= mass.sum()
+        at = self.line.inside(axis.centres)
+        diffusivity = self.line.diffusivity(at)
+        slope = np.abs(np.gradient(self.line.log_speed(at), axis.width)) * diffusivity
+        slope = float(mass @ np.where(np.isfinite(slope), slope, 0.0))
+        spread = 0.5 * scale**2 / float(mass @ diffusivity)
+        return min(spread, scale / slope if slope > 0.0 else math.inf)
+
+    def _operator(self, grid: Grid) -> ChangCooper:
+        (axis,) = grid.axes
+        at = self.line.inside(axis.centres)
+        faces = self.line.inside(axis.low + axis.width * np.arange(1, axis.cells))
+        log_speed = self.line.log_speed(at)
+        if not np.isfinite(log_speed).all():
+            raise FloatingPointError(f"{at[~np.isfinite(log_speed)][0]:g}")
+        return ChangCooper(-log_speed, axis.width, 1.0, self.line.diffusivity(faces))
+
