@@ -34,7 +34,7 @@ from jkofilter.numerics.spectral_steps import SpectralSteps
 _PRIOR_CELLS = 400
 _PRIOR_REACH = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
 _FEWEST_NODES = 130
-_DEPTHS = (33.0, 90.0)
+_DEPTHS = (33.0, 60.0)
 """Nats below the maximum of the speed density to which boxes go: one for most laws, one for those wider than it."""
 _TOGETHER, _WORTH = 256, 16
 """Steps that are tried together, at most and at least."""
@@ -121,20 +121,22 @@ class SpectralFilter(Runnable):
             values: readings (m, p), NaN where missing.
             generator: not used.
         """
-        done = 0
+        done, together = 0, _TOGETHER
         while done < len(times):
             belief, one = stepped(self, belief, float(times[done]), values[done], generator)
             yield one
             done += 1
             law = Law(belief.elements, belief.weights)
             basis = self._steps.basis_of(law)
-            ahead = times[done : done + _TOGETHER]
+            ahead = times[done : done + together]
             gaps = np.diff(ahead, prepend=belief.time)
             if basis is None or len(ahead) < _WORTH or not (gaps > 0.0).all():
                 continue
-            there = values[done : done + _TOGETHER]
+            there = values[done : done + together]
             swept = sweep(self.model, self._steps, basis, law.masses, gaps, there, _DEEP)
             count = len(swept.means)
+            # Where few go well, few are tried.
+            together = min(_TOGETHER, max(2 * count, 2 * _WORTH))
             if count == 0:
                 continue
             beliefs = self._swept_beliefs(belief, ahead, swept)

@@ -68,7 +68,7 @@ class SpectralSteps:
     @property
     def resolved(self) -> float:
         """Roughness up to which a law on elements is taken to be resolved: errors are its square."""
-        return 0.3 * math.sqrt(self.tolerance)
+        return 0.6 * math.sqrt(self.tolerance)
 
     def later(self, law: Law, duration: float) -> tuple[Law, Tally]:
         """The law ``duration`` later, and what that took."""
@@ -98,8 +98,9 @@ class SpectralSteps:
         between = Elements(edges[(edges >= low) & (edges <= high)])
         if between.edges.size < 2:
             return np.zeros(basis.elements.size)
-        density = law.elements.value(law.masses / law.elements.weights, between.nodes)
-        return basis.elements.deposited(between.nodes, between.weights * density)
+        # By its logarithm, of which a law's tails keep all digits.
+        value = NodalLaw(law.elements, law.masses, *self.walls).log_density(between.nodes)
+        return basis.elements.deposited(between.nodes, between.weights * np.exp(value))
 
     def roughness(self, basis: Eigenbasis, masses: Array) -> Array:
         """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
@@ -114,7 +115,7 @@ class SpectralSteps:
                     break
                 masses = self.on(basis, law)
                 lost = abs(1.0 - float(masses.sum()))
-                if (lost > 1e-3 * self.tolerance and not self.closed) or basis.size_of(masses) > LARGEST:
+                if (lost > 1e-2 * self.tolerance and not self.closed) or basis.size_of(masses) > LARGEST:
                     break
                 resolved = self.roughness(basis, masses) <= self.resolved
                 if not resolved and basis.resolved_rate(self.resolved) * duration < LONG:
