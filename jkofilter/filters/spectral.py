@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +36,8 @@ _PRIOR_REACH = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
 _FEWEST_NODES = 130
 _DEPTHS = (33.0, 60.0)
 """Nats below the maximum of the speed density to which boxes go: one for most laws, one for those wider than it."""
+_ALMOST = 0.1
+"""Roughness of a posterior that the next finer basis may resolve: every halving takes three digits."""
 _TOGETHER, _WORTH = 256, 16
 """Steps that are tried together, at most and at least."""
 _DEEP = 25.0
@@ -170,20 +172,9 @@ class SpectralFilter(Runnable):
             with torch.no_grad():
                 return as_array(checked_log_likelihood(self.model, reading, points, now.time))
 
-        elements, note = now.elements, ""
-        value = log_likelihood(elements.nodes)
-        joint = now.law.values + value
-        peak = float(joint.max())
-        law, increment = None, -math.inf
-        if math.isfinite(peak) and self._known(now, joint):
-            top = float(value[now.weights > 0.0].max())
-            masses = now.weights * np.exp(value - top)
-            total = float(masses.sum())
-            law, increment = Law(elements, masses / total), top + math.log(total)
-            if elements.roughness(law.masses / elements.weights) > self._steps.resolved:
-                law = None
+        note, (law, increment) = "", self._on_its_elements(now, log_likelihood)
         if law is None:
-            low, high = float(elements.edges[0]), float(elements.edges[-1])
+            low, high = float(now.elements.edges[0]), float(now.elements.edges[-1])
             law, increment = fitted(
                 lambda x: now.law.log_density(x) + log_likelihood(x), low, high, self._walls, self.nodes
             )
@@ -198,8 +189,31 @@ class SpectralFilter(Runnable):
             log_evidence=increment,
             details={"nodes": law.elements.size},
             note=note,
-            surprise=surprise(self.model, reading, self._points(self._line.inside(elements.nodes)), now.weights),
+            surprise=surprise(self.model, reading, self._points(self._line.inside(now.elements.nodes)), now.weights),
         )
+
+    def _on_its_elements(
+        self, now: NodalBelief, log_likelihood: Callable[[Array], Array]
+    ) -> tuple[Law | None, float]:
+        """The posterior on the elements of the law, or those of a finer basis, and its evidence; None if too rough."""
+        law, basis = Law(now.elements, now.weights), self._steps.basis_of(Law(now.elements, now.weights))
+        value = log_likelihood(now.elements.nodes)
+        joint = now.law.values + value
+        if not math.isfinite(float(joint.max())) or not self._known(now, joint):
+            return None, -math.inf
+        while True:
+            top = float(value[law.masses > 0.0].max())
+            masses = law.masses * np.exp(value - top)
+            total = float(masses.sum())
+            elements = law.elements
+            rough = elements.roughness(masses / elements.weights)
+            if rough <= self._steps.resolved:
+                return Law(elements, masses / total), top + math.log(total)
+            basis = self._line.finer(basis) if basis is not None and rough < _ALMOST else None
+            if basis is None:
+                return None, -math.inf
+            law = Law(basis.elements, np.maximum(self._steps.on(basis, law), 0.0))
+            value = log_likelihood(law.elements.nodes)
 
     def _known(self, now: NodalBelief, joint: Array) -> bool:
         """Whether the law is known wherever it and a reading together have mass, from its log density with that."""

@@ -59,6 +59,18 @@ class ReversibleLine:
             nudge = _NUDGE * (float(x.max() - x.min()) or 1.0)
         return np.clip(x, self.low + nudge, self.high - nudge)
 
+    def key_of(self, basis: Eigenbasis | None) -> tuple[float, float, int] | None:
+        """Ends and level of a basis that is known."""
+        return next((key for key, one in self._bases.items() if one is basis and one is not None), None)
+
+    def finer(self, basis: Eigenbasis) -> Eigenbasis | None:
+        """The basis on elements half as long; None where it takes too many."""
+        key = self.key_of(basis)
+        found = None if key is None else self.basis(key[0], key[1], key[2] + 1)
+        # Where the speed density asks for the very same elements, the next level is the finer one.
+        same = found is not None and found.elements.size == basis.elements.size
+        return self.finer(found) if found is not None and same else found
+
     @property
     def known(self) -> list[Eigenbasis]:
         """The eigenbases that have been wanted of late."""

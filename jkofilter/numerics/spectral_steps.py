@@ -108,8 +108,10 @@ class SpectralSteps:
 
     def _exact(self, law: Law, duration: float, tally: Tally) -> Law | None:
         """In the coarsest eigenbasis that holds the law; None where none does."""
+        own = self.line.key_of(self.basis_of(law))
         for box, ends in self._boxes(law, duration):
-            for level in range(_LEVELS):
+            # A law that once needed finer elements is likely to need them again.
+            for level in range(own[2] if own is not None and own[:2] == box else 0, _LEVELS):
                 basis = self.line.basis(*box, level)
                 if basis is None:
                     break
