@@ -16,6 +16,7 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError, NumericalError
 from jkofilter.models.checks import as_number, require_positive, with_missing
+from jkofilter.models.line_diffusion import LineDiffusion
 from jkofilter.models.observations import NonlinearGaussian
 from jkofilter.models.state_space import StateSpaceModel
 
@@ -28,10 +29,15 @@ MOST_STEPS = 1e6
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def require_model(model: object) -> None:
-    """Raise InputError unless ``model`` is a StateSpaceModel."""
+def require_model(model: object, any_noise: bool = False) -> None:
+    """Raise InputError unless ``model`` is a StateSpaceModel, of a LangevinSDE where a filter cannot take ``any_noise``."""
     if not isinstance(model, StateSpaceModel):
         raise InputError(f"model must be a StateSpaceModel(prior, sde, observation), got {type(model).__name__}.")
+    if not any_noise and isinstance(model.sde, LineDiffusion):
+        raise InputError(
+            "model has a LineDiffusion, whose noise may depend on the state, and this filter takes a LangevinSDE only; "
+            "use SpectralFilter or ParticleFilter."
+        )
 
 
 def require_line_or_plane(model: StateSpaceModel, filter: str) -> None:

@@ -23,6 +23,8 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.models.checks import require_count, require_positive
+from jkofilter.models.line_diffusion import LineDiffusion
+from jkofilter.models.line_motion import LineMover
 from jkofilter.models.motion import coarse_note, last_step, move, reflected, resolved_step
 from jkofilter.models.reach import require_all_reachable
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
@@ -47,7 +49,8 @@ class ParticleFilter(Runnable):
     With ``density="transition"`` the last step before a reading is half its noise, the flow along -grad V to m_i and
     the other half of the noise, N(0, step / beta). So the particles are draws of sum_i w_i N(x; m_i, step / beta),
     which the belief after a predict evaluates exactly (folded at walls). An update has no such mixture, so the
-    density falls back to the kernel estimate until the next predict.
+    density falls back to the kernel estimate until the next predict. So it does where the noise depends on the state, of
+    a LineDiffusion, whose points move by Strang's splitting (``models/line_motion.py``).
 
     Attributes:
         model: what to track.
@@ -72,7 +75,7 @@ class ParticleFilter(Runnable):
     smoothing: float = 0.01
 
     def __post_init__(self) -> None:
-        require_model(self.model)
+        require_model(self.model, any_noise=True)
         require_count("particles", self.particles, 2)
         checked_scheme(self.resampling)
         if not 0 <= self.ess_threshold <= 1:
@@ -105,8 +108,11 @@ class ParticleFilter(Runnable):
         require_short(duration, self.model, self.substep)
         x, log_weights, resampled = self._survivors(now, generator)
         sde = self.model.sde
-        step, means = 0.0, None
-        if self.density == "kde":
+        step, means, variance = 0.0, None, 0.0
+        if isinstance(sde, LineDiffusion):
+            moved = LineMover(sde, generator).move(x, duration, self.substep)
+            x = moved.points
+        elif self.density == "kde":
             moved = move(sde, x, duration, generator, self.substep)
             x = moved.points
         else:
@@ -116,8 +122,9 @@ class ParticleFilter(Runnable):
             noise = math.sqrt(step / float(sde.beta)) * standard_normal(x, generator)
             x = reflected(sde, means + noise)
             require_all_reachable(sde, moved.points, x)
+            variance = step / float(sde.beta)
         after = ParticleBelief(
-            now.time + duration, x, log_weights, now.log_evidence, means, step / float(sde.beta), sde.domain
+            now.time + duration, x, log_weights, now.log_evidence, means, variance, sde.domain
         )
         details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
         return after, StepInfo(details=details, note=coarse_note(moved.coarseness, self.substep))

@@ -71,7 +71,7 @@ class SpectralFilter(Runnable):
     nodes: int = 600
 
     def __post_init__(self) -> None:
-        require_model(self.model)
+        require_model(self.model, any_noise=True)
         if self.model.dim != 1:
             raise InputError(
                 f"SpectralFilter handles dim 1, but model has dim {self.model.dim}; use GridFilter for dim 2, else "

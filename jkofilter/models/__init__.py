@@ -1,6 +1,7 @@
 """Potentials, the diffusion, sensors, readings, and the model that joins them."""
 
 from jkofilter.models import potentials
+from jkofilter.models.line_diffusion import LineDiffusion
 from jkofilter.models.observations import (
     LinearGaussian,
     NonlinearGaussian,
@@ -19,6 +20,7 @@ from jkofilter.models.state_space import StateSpaceModel
 __all__ = [
     *potentials.__all__,
     "LangevinSDE",
+    "LineDiffusion",
     "LinearGaussian",
     "NonlinearGaussian",
     "ObservationModel",

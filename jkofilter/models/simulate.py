@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from jkofilter.errors import FilterError, InputError
+from jkofilter.models.line_diffusion import LineDiffusion
+from jkofilter.models.line_motion import LineMover
 from jkofilter.models.motion import Mover, coarse_note
 from jkofilter.models.potential_checks import nan_branch_around
 from jkofilter.models.series import ObservationSeries, checked_times
@@ -23,7 +25,7 @@ def simulate(
     """A hidden path and its readings.
 
     The path moves by Heun's scheme, of second weak order, exact for a linear drift, and reflected at the walls of the
-    potential's domain.
+    potential's domain; that of a LineDiffusion by Strang's splitting, of second weak order as well.
 
     Args:
         model: what to simulate.
@@ -45,15 +47,17 @@ def simulate(
     clock = checked_times(times, start=start)
     generator = stream(seed, "simulation", model.device)
     x = sample_prior(model.prior, 1, generator)
-    mover = Mover(model.sde, generator)
+    sde = model.sde
+    mover = LineMover(sde, generator) if isinstance(sde, LineDiffusion) else Mover(sde, generator)
     path, values, now, steps, coarse = [], [], start or 0.0, 0, 0.0
     for time in clock.tolist():
         try:
             moved = mover.move(x, time - now, substep)
         except FilterError as error:
-            trouble = nan_branch_around(model.sde.potential, probed_prior(model.prior))
+            line = isinstance(sde, LineDiffusion)
+            trouble = "" if line else nan_branch_around(sde.potential, probed_prior(model.prior))
             raise InputError(
-                trouble or f"potential cannot be simulated between time {now:g} and {time:g}: {error}"
+                trouble or f"{'sde' if line else 'potential'} cannot be simulated between time {now:g} and {time:g}: {error}"
             ) from error
         x, now = moved.points, time
         steps, coarse = steps + moved.steps, coarse + moved.steps * moved.coarseness

@@ -12,6 +12,7 @@ from torch.distributions.constraints import Constraint
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.errors import InputError
+from jkofilter.models.line_diffusion import LineDiffusion
 from jkofilter.models.observation_checks import check_observation, checked_log_likelihood_shape
 from jkofilter.models.observations import ObservationModel
 from jkofilter.models.potential_checks import check_potential
@@ -28,12 +29,12 @@ _MANY = 20_000
 
 @dataclass(frozen=True)
 class StateSpaceModel:
-    """A hidden Langevin diffusion and how it is seen.
+    """A hidden diffusion and how it is seen.
 
     Attributes:
         prior: law of X when the clock starts (at time zero, or the ``start`` of a series), a torch Distribution with
             event_shape (d,), or of independent coordinates, which are joined: Normal(0.0, 1.0) will do for d = 1.
-        sde: the diffusion.
+        sde: the diffusion; for d = 1 it may be a LineDiffusion, which some filters take.
         observation: the sensor.
 
     Raises:
@@ -47,11 +48,16 @@ class StateSpaceModel:
     observation: ObservationModel
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prior", require_prior_and_sde(self.prior, self.sde))
+        line = self.sde if isinstance(self.sde, LineDiffusion) else None
+        prior = require_prior_and_sde(self.prior, self.sde) if line is None else _inside(self.prior, line)
+        object.__setattr__(self, "prior", prior)
         if not isinstance(self.observation, ObservationModel):
             raise InputError("observation must have the methods log_likelihood(y, x) and sample(x, generator).")
         draws = probed_prior(self.prior)
-        check_potential(self.sde.potential, draws)
+        if line is None:
+            check_potential(self.sde.potential, draws)
+        else:
+            line.check(draws)
         check_observation(self.observation, draws, stream(0, "probe", draws.device))
 
     @property
@@ -71,15 +77,15 @@ class StateSpaceModel:
 
     @cached_property
     def relaxation_rate(self) -> float:
-        """How fast the drift forgets the prior, per unit of time: E[(X - m) . grad V] / E|X - m|^2 under it, as a size.
+        """How fast the drift forgets the prior, per unit of time: E[(X - m) . drift] / E|X - m|^2 under it, as a size.
 
         Exact for an isotropic quadratic; elsewhere an order of magnitude, for questions of units.
         """
         draws = probed_prior(self.prior)
-        gradient = torch.nan_to_num(self.sde.potential.gradient(draws).detach(), 0.0, 0.0, 0.0)
+        drift = torch.nan_to_num(self.sde.drift(draws).detach(), 0.0, 0.0, 0.0)
         centred = draws - draws.mean(0)
         spread = centred.square().sum().item()
-        return abs((centred * gradient).sum().item()) / spread if spread > 0 else 0.0
+        return abs((centred * drift).sum().item()) / spread if spread > 0 else 0.0
 
     def _example(self) -> Tensor:
         return sample_prior(self.prior, 1, stream(0, "probe"))
@@ -99,8 +105,15 @@ def require_prior_and_sde(prior: Distribution, sde: LangevinSDE) -> Distribution
     Raises:
         InputError: they are something else, of different dimensions, or the prior has mass outside the walls.
     """
+    if isinstance(sde, LineDiffusion):
+        raise InputError("sde must be a LangevinSDE(potential, beta) here; a LineDiffusion is for SpectralFilter.")
     if not isinstance(sde, LangevinSDE):
         raise InputError("sde must be a LangevinSDE(potential, beta).")
+    return _inside(prior, sde)
+
+
+def _inside(prior: Distribution, sde: LangevinSDE | LineDiffusion) -> Distribution:
+    """``prior`` with event_shape (d,), once it has no mass outside the walls."""
     vector = as_vector_prior(prior, sde.dim)
     if sde.domain is not None:
         require_inside(vector, probed_prior(vector, _MANY), sde.domain)

@@ -56,7 +56,7 @@ class ReversibleLine:
         if np.isfinite(self.low) and np.isfinite(self.high):
             nudge = _NUDGE * (self.high - self.low)
         else:
-            nudge = _NUDGE * (float(x.max() - x.min()) or 1.0)
+            nudge = _NUDGE * (float(x.max() - x.min()) or float(np.abs(x).max()))
         return np.clip(x, self.low + nudge, self.high - nudge)
 
     def key_of(self, basis: Eigenbasis | None) -> tuple[float, float, int] | None:

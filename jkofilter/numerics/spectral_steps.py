@@ -29,6 +29,7 @@ LARGEST = 1e7
 _LEVELS = 7
 _SPREADS = 6.0
 _WIDENINGS = 5
+_CARRIES = 16
 _CELLS = 2000
 _STAGE = 4.0
 _STEPS = 40
@@ -148,19 +149,28 @@ class SpectralSteps:
             return
         nodes = law.elements.nodes[law.masses > 1e-17 * law.masses.max()]
         low, high = float(nodes[0]), float(nodes[-1])
-        middle = self.line.inside(np.array([0.5 * (low + high)]))
-        spread = _SPREADS * math.sqrt(2.0 * float(self.line.diffusivity(middle)[0]) * duration)
-        margin = spread if math.isfinite(spread) else high - low
+        walls, noise = self.walls, _SPREADS * math.sqrt(duration)
         for _ in range(_WIDENINGS):
+            # At least by a quarter, against a drift.
+            spare = 0.25 * (high - low)
+            left = min(self._carried(low, -noise), low - spare if low - spare > walls[0] else low)
+            right = max(self._carried(high, noise), high + spare if high + spare < walls[1] else high)
             # Ends on a lattice, so that the basis of one law will do for the next.
-            cell = 2.0 ** math.floor(math.log2((high - low + 2.0 * margin) / 4.0))
-            ends = (cell * math.floor((low - margin) / cell), cell * math.ceil((high + margin) / cell))
-            widest = self.boxes[-1]
-            box = (max(ends[0], widest[0]), min(ends[1], widest[1]))
-            if box == widest or not self._is_flat(box):
+            cell = 2.0 ** math.floor(math.log2((right - left) / 4.0))
+            ends = (cell * math.floor(left / cell), cell * math.ceil(right / cell))
+            box = (ends[0] if ends[0] > walls[0] else left, ends[1] if ends[1] < walls[1] else right)
+            if not self._is_flat(box):
                 return
-            yield box, (box[0] > widest[0], box[1] < widest[1])
-            margin *= 2.0
+            yield box, (box[0] > walls[0], box[1] < walls[1])
+            low, high, noise = left, right, 2.0 * noise
+
+    def _carried(self, x: float, noise: float) -> float:
+        """Where so much noise alone would carry a point, not through walls."""
+        for _ in range(_CARRIES):
+            at = self.line.inside(np.array([x]))
+            x += noise / _CARRIES * math.sqrt(2.0 * float(self.line.diffusivity(at)[0]))
+            x = min(max(x, self.walls[0]), self.walls[1])
+        return x
 
     def _is_flat(self, box: tuple[float, float]) -> bool:
         """Whether the speed density spans few enough nats in a box."""
