@@ -90,8 +90,8 @@ class LineDiffusion:
         trifle = INSIDE * (high - low if math.isfinite(high - low) else 1.0)
         return x.clamp(low + trifle, high - trifle)
 
-    def squared_noise(self, x: Float[Tensor, "n 1"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """s^2 and its first three derivatives, (n, 1) each.
+    def squared_noise(self, x: Float[Tensor, "n 1"], order: int = 3) -> list[Tensor]:
+        """s^2 and its first ``order`` derivatives, (n, 1) each.
 
         Raises:
             InputError: the noise cannot be differentiated by torch.
@@ -101,17 +101,17 @@ class LineDiffusion:
             found = [self.noise(leaf).square()]
             if not found[0].requires_grad:
                 # Noise that does not depend on the state.
-                return found[0], *[torch.zeros_like(x)] * 3  # type: ignore[return-value]
+                return found + [torch.zeros_like(x)] * order
             try:
-                for _ in range(3):
-                    last = found[-1]
+                for k in range(order):
+                    last, more = found[-1], k + 1 < order
                     zero = not last.requires_grad
                     found.append(
                         torch.zeros_like(x)
                         if zero
-                        else torch.autograd.grad(last.sum(), leaf, create_graph=True, materialize_grads=True)[0]
+                        else torch.autograd.grad(last.sum(), leaf, create_graph=more, materialize_grads=True)[0]
                     )
             except RuntimeError as error:
                 raise InputError(f"noise must be differentiable by torch; {TORCH_ONLY}.") from error
-        return tuple(value.detach() for value in found)  # type: ignore[return-value]
+        return [value.detach() for value in found]
 

@@ -25,7 +25,7 @@ from jkofilter.models.motion import Moved
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.time_grid import equal_steps
 
-_ACCURATE = 0.05
+_ACCURATE = 0.2
 """Longest step chosen, in units of the time in which drift or noise change by their own size."""
 _PLANNERS = 256
 _DIFFERENCE = 1e-5
@@ -86,7 +86,7 @@ class LineMover:
 
     def _stratonovich(self, x: Points) -> Points:
         at = self.sde.inside(x)
-        return self.sde.drift(at).detach() - self.sde.squared_noise(at)[1] / 4
+        return self.sde.drift(at).detach() - self.sde.squared_noise(at, 1)[1] / 4
 
     def _walled(self, x: Points) -> Points:
         return x if self.sde.domain is None else self.sde.domain.reflect(x)
@@ -97,7 +97,7 @@ class LineMover:
         out = _DIFFERENCE * (chosen.abs() + chosen.std() if len(chosen) > 1 else chosen.abs() + 1.0)
         ahead, behind = self.sde.inside(chosen + out), self.sde.inside(chosen - out)
         slope = (self._stratonovich(ahead) - self._stratonovich(behind)) / (ahead - behind).clamp(min=1e-300)
-        second = self.sde.squared_noise(chosen)[2]
+        second = self.sde.squared_noise(chosen, 2)[2]
         rate = torch.nan_to_num(slope.abs() + 0.5 * second.abs(), nan=0.0, posinf=0.0)
         fastest = torch.quantile(rate, 0.95).item()
         return _ACCURATE / fastest if fastest > 0 else math.inf

@@ -67,14 +67,31 @@ class NodalLaw:
             beyond = out > 0.0
             value[beyond] = level + slope * out[beyond] + 0.5 * curvature * np.square(out[beyond])
 
+    @cached_property
+    def _density(self) -> Array:
+        return self.masses / self.elements.weights
+
+    @cached_property
+    def _at_wall(self) -> Array:
+        """Which elements end at a wall, (k,)."""
+        touching = np.zeros(self.elements.edges.size - 1, dtype=bool)
+        touching[0], touching[-1] = self.elements.edges[0] <= self.low, self.elements.edges[-1] >= self.high
+        return touching
+
     def log_density(self, x: Array) -> Array:
         """At any points, (n,)."""
         finite = np.where(np.isfinite(x), x, self.elements.nodes[0])
         element, t = self.elements.locate(finite)
         within = np.abs(t) <= 1.0
         value = np.empty_like(finite)
-        parts = self.values[self.elements.by_element[element[within]]]
-        value[within] = (lagrange(t[within]) * parts).sum(-1)
+        nodes, basis = self.elements.by_element[element[within]], lagrange(t[within])
+        inner = (basis * self.values[nodes]).sum(-1)
+        # Next to a wall a density may vanish or grow as a power, whose logarithm is no polynomial.
+        at_wall = self._at_wall[element[within]]
+        if at_wall.any():
+            density = (basis * self._density[nodes]).sum(-1)
+            inner = np.where(at_wall, np.log(np.maximum(density, np.finfo(float).tiny)), inner)
+        value[within] = inner
         self._continue(finite, value)
         value = np.where((x < self.low) | (x > self.high) | np.isinf(x), -np.inf, value)
         return np.where(np.isnan(x), np.nan, value)

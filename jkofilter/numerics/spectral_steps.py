@@ -35,7 +35,7 @@ _STAGE = 4.0
 _STEPS = 40
 LONG = 20.0
 _IMPLICIT = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
-_MOST_STAGES = 400
+_MOST_STAGES = 60
 
 
 @dataclass
