@@ -164,6 +164,7 @@ SHARED = {
         "base",
         "on_grid",
         "surprise",
+        "spectral_sweep",
         "proximal_recursion",
         "jko_line",
         "jko_pool",

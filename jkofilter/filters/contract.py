@@ -76,9 +76,7 @@ class Filter(Protocol):
         ...
 
 
-def stepped(
-    filter: Filter, belief: Belief, time: float, y: Tensor, generator: Generator
-) -> tuple[Belief, Stretch]:
+def stepped(filter: Filter, belief: Belief, time: float, y: Tensor, generator: Generator) -> tuple[Belief, Stretch]:
     """Predict to ``time`` and take in the reading there: the belief after that, and what it was."""
     belief, predicted = filter.predict(belief, max(time - belief.time, 0.0), generator)
     if failed(predicted):

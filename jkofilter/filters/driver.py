@@ -110,8 +110,15 @@ def run_filter(
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
     _require_start_meant(filter, series)
     tracker = Tracker(filter, seed, series.start)
-    means, covariances, evidence, infos, predict_infos, beliefs = [], [], [], [], [], []
-    for stretch in _with_progress(tracker.stretches(times, series.values.to(filter.model.device)), len(times), progress):
+    means: list[Tensor] = []
+    covariances: list[Tensor] = []
+    evidence: list[float] = []
+    infos: list[StepInfo] = []
+    predict_infos: list[StepInfo] = []
+    beliefs: list[Belief] = []
+    for stretch in _with_progress(
+        tracker.stretches(times, series.values.to(filter.model.device)), len(times), progress
+    ):
         means.append(stretch.means)
         covariances.append(stretch.covariances)
         evidence += stretch.log_evidence

@@ -17,31 +17,47 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.nodal import NodalBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import checked_log_likelihood, occasion, predicting, require_model, updating
-from jkofilter.filters.on_grid import location, log_prior, prior_on_grid
+from jkofilter.filters.checks import (
+    checked_belief,
+    checked_log_likelihood,
+    occasion,
+    predicting,
+    require_model,
+    updating,
+)
 from jkofilter.filters.contract import Stretch, stepped
+from jkofilter.filters.on_grid import location, log_prior, prior_on_grid
 from jkofilter.filters.spectral_sweep import Swept, sweep
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import as_number, require_count
 from jkofilter.models.line import reversible_line
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.grid_following import Reach
 from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.reversible_line import ReversibleLine
-from jkofilter.numerics.spectral_steps import SpectralSteps
+from jkofilter.numerics.spectral_steps import ROUNDING, SpectralSteps
 
 _PRIOR_CELLS = 400
 _PRIOR_REACH = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
 _FEWEST_NODES = 130
 _DEPTHS = (33.0, 60.0)
 """Nats below the maximum of the speed density to which boxes go: one for most laws, one for those wider than it."""
+_FELT = 7.0
+"""Nats below the evidence from which on what may be hidden does not change it."""
 _ALMOST = 0.1
 """Roughness of a posterior that the next finer basis may resolve: every halving takes three digits."""
 _TOGETHER, _WORTH = 256, 16
 """Steps that are tried together, at most and at least."""
 _DEEP = 25.0
 """Nats below the peak of a posterior above which every node must know the law that was predicted."""
+
+
+_HIDDEN = (
+    "the reading lies beyond what the belief resolves: more of the posterior may lie where rounding hides the law that "
+    "was predicted, so that its shape and the evidence are rough"
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +141,9 @@ class SpectralFilter(Runnable):
         """
         done, together = 0, _TOGETHER
         while done < len(times):
-            belief, one = stepped(self, belief, float(times[done]), values[done], generator)
+            after, one = stepped(self, belief, float(times[done]), values[done], generator)
             yield one
-            done += 1
+            done, belief = done + 1, checked_belief(after, NodalBelief)
             law = Law(belief.elements, belief.weights)
             basis = self._steps.basis_of(law)
             ahead = times[done : done + together]
@@ -172,7 +188,8 @@ class SpectralFilter(Runnable):
             with torch.no_grad():
                 return as_array(checked_log_likelihood(self.model, reading, points, now.time))
 
-        note, (law, increment) = "", self._on_its_elements(now, log_likelihood)
+        law, increment, hidden = self._on_its_elements(now, log_likelihood)
+        note = ""
         if law is None:
             low, high = float(now.elements.edges[0]), float(now.elements.edges[-1])
             law, increment = fitted(
@@ -183,7 +200,7 @@ class SpectralFilter(Runnable):
                     f"the likelihood is zero wherever the belief has mass {occasion(reading, now.time)}; "
                     "check the reading, or leave bounds out."
                 )
-            note = self._unsure(now, law)
+            note = self._unsure(now, law, hidden > increment - _FELT)
         after = self._belief(law, now.time, now.log_evidence + increment)
         return after, StepInfo(
             log_evidence=increment,
@@ -194,13 +211,17 @@ class SpectralFilter(Runnable):
 
     def _on_its_elements(
         self, now: NodalBelief, log_likelihood: Callable[[Array], Array]
-    ) -> tuple[Law | None, float]:
-        """The posterior on the elements of the law, or those of a finer basis, and its evidence; None if too rough."""
+    ) -> tuple[Law | None, float, float]:
+        """The posterior on the elements of the law, or of a finer basis, its evidence, and what may be hidden from it.
+
+        No posterior where all these are too rough, or the law is not known where it counts.
+        """
         law, basis = Law(now.elements, now.weights), self._steps.basis_of(Law(now.elements, now.weights))
         value = log_likelihood(now.elements.nodes)
         joint = now.law.values + value
-        if not math.isfinite(float(joint.max())) or not self._known(now, joint):
-            return None, -math.inf
+        hidden = self._hidden(now, basis, value)
+        if not math.isfinite(float(joint.max())) or not self._known(now, joint, hidden):
+            return None, -math.inf, hidden
         while True:
             top = float(value[law.masses > 0.0].max())
             masses = law.masses * np.exp(value - top)
@@ -208,29 +229,40 @@ class SpectralFilter(Runnable):
             elements = law.elements
             rough = elements.roughness(masses / elements.weights)
             if rough <= self._steps.resolved:
-                return Law(elements, masses / total), top + math.log(total)
+                return Law(elements, masses / total), top + math.log(total), hidden
             basis = self._line.finer(basis) if basis is not None and rough < _ALMOST else None
             if basis is None:
-                return None, -math.inf
+                return None, -math.inf, hidden
             law = Law(basis.elements, np.maximum(self._steps.on(basis, law), 0.0))
             value = log_likelihood(law.elements.nodes)
 
-    def _known(self, now: NodalBelief, joint: Array) -> bool:
+    def _known(self, now: NodalBelief, joint: Array, hidden: float) -> bool:
         """Whether the law is known wherever it and a reading together have mass, from its log density with that."""
         floor = float(joint.max()) - _DEEP
         low, high = self._walls
         edges = now.elements.edges
         inside = (edges[0] <= low or joint[0] < floor) and (edges[-1] >= high or joint[-1] < floor)
-        return bool(inside and (joint[now.weights <= 0.0] < floor).all())
+        return bool(inside and hidden < floor and (joint[now.weights <= 0.0] < floor).all())
 
-    def _unsure(self, before: NodalBelief, law: Law) -> str:
-        """What to note where a posterior sits where the law predicted is continued, not known; empty elsewhere."""
+    def _hidden(self, now: NodalBelief, basis: Eigenbasis | None, value: Array) -> float:
+        """What rounding may hide at nodes whose mass is not known, at most: log density with that of a reading."""
+        unknown = now.weights <= 0.0
+        if basis is None or not unknown.any():
+            return -math.inf
+        bound = ROUNDING * max(basis.size_of(now.weights), 1.0) * basis.roots / basis.elements.weights
+        return float((np.log(bound) + value)[unknown].max())
+
+    def _unsure(self, before: NodalBelief, law: Law, hidden: bool) -> str:
+        """What to note where a posterior sits where the law predicted is continued, not known; empty elsewhere.
+
+        Or where more of it may be ``hidden``.
+        """
         peak = law.elements.nodes[int((law.masses / law.elements.weights).argmax())]
         known = before.elements.nodes[before.weights > 0.0]
         element, _ = before.elements.locate(np.array([peak]))
         around = before.weights[before.elements.by_element[element[0]]]
         if known[0] <= peak <= known[-1] and (around > 0.0).any():
-            return ""
+            return _HIDDEN if hidden else ""
         depth = float(before.law.values.max() - before.law.log_density(np.array([peak]))[0])
         return (
             f"the reading lies beyond what the belief resolves: the posterior sits {depth:.3g} nats below the peak of "
@@ -249,7 +281,8 @@ class SpectralFilter(Runnable):
     def _steps(self) -> SpectralSteps:
         ((centre, scale),) = location(self.model)
         line, closed = self._line, self.bounds is not None
-        boxes = (self.bounds,) if closed else tuple(line.confined(centre, scale, depth) for depth in _DEPTHS)
+        homes = tuple(line.confined(centre, scale, depth) for depth in _DEPTHS)
+        boxes = homes if self.bounds is None else (self.bounds,)
         return SpectralSteps(line, boxes, closed, self.tolerance)
 
     def _belief(self, law: Law, time: float, log_evidence: float) -> NodalBelief:

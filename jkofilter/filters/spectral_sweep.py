@@ -24,10 +24,9 @@ from jkofilter.models.observation_tables import log_likelihoods, tail_tables
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.eigenbasis import Eigenbasis
-from jkofilter.numerics.spectral_steps import LARGEST, LONG, SpectralSteps
+from jkofilter.numerics.spectral_steps import LARGEST, LONG, ROUNDING, SpectralSteps
 
 _OFTEN = 8
-_ROUNDING = 4e-16
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +102,12 @@ def sweep(
     return Swept(after, means, variances, increments, [moved] * count, updated)
 
 
-def _moved(
-    basis: Eigenbasis, masses: Array, gaps: Array, likelihoods: Array
-) -> tuple[Array, Array, Array, Array]:
+def _moved(basis: Eigenbasis, masses: Array, gaps: Array, likelihoods: Array) -> tuple[Array, Array, Array, Array]:
     """Sizes of the laws in the basis (b,), the laws before and after their readings (b, N), and what they summed to."""
     often = {gap for gap, times in Counter(gaps.tolist()).items() if times >= _OFTEN}
     sizes, sums = np.zeros(len(gaps)), np.zeros(len(gaps))
     predicted, after = np.empty_like(likelihoods), np.empty_like(likelihoods)
-    inverse, floor = 1.0 / basis.roots, _ROUNDING * basis.roots
+    inverse, floor = 1.0 / basis.roots, ROUNDING * basis.roots
     for k, gap in enumerate(gaps.tolist()):
         scaled = masses * inverse
         sizes[k] = math.sqrt(scaled @ scaled)
@@ -143,7 +140,7 @@ def _good(
     joint = predicted * likelihoods / weights
     peak = joint.max(-1)
     # What rounding may hide at every node must be far below the peak.
-    hidden = (_ROUNDING * sizes[:, None] * basis.roots / weights * likelihoods).max(-1)
+    hidden = (ROUNDING * sizes[:, None] * basis.roots / weights * likelihoods).max(-1)
     ends = np.array([basis.elements.edges[0] > steps.walls[0], basis.elements.edges[-1] < steps.walls[1]])
     felt = (joint[:, [0, -1]] * ends).max(-1)
     # The first law of a stretch has been looked at by who began it.

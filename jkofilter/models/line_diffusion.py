@@ -14,7 +14,7 @@ from torch import Tensor
 from jkofilter._typing import Points
 from jkofilter.errors import InputError
 from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
-from jkofilter.numerics.domain import Domain, as_domain
+from jkofilter.numerics.domain import as_domain
 
 LineFunction = Callable[[Float[Tensor, "*n 1"]], Float[Tensor, "*n 1"]]
 """Of states of one coordinate: acts on every number by itself, as torch functions do."""
@@ -77,8 +77,8 @@ class LineDiffusion:
             raise InputError(f"{name} is NaN inside the domain; give a domain=(low, high) within which it is defined.")
         if not (noise > 0).all():
             raise InputError(
-                f"noise must be positive inside the domain, but is {noise.min().item():g} at some state; give its size, "
-                "and as domain= the interval on which it does not vanish."
+                f"noise must be positive inside the domain, but is {noise.min().item():g} at some state; give its "
+                "size, and as domain= the interval on which it does not vanish."
             )
         self.squared_noise(x)
 
@@ -114,4 +114,3 @@ class LineDiffusion:
             except RuntimeError as error:
                 raise InputError(f"noise must be differentiable by torch; {TORCH_ONLY}.") from error
         return [value.detach() for value in found]
-

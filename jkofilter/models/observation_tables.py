@@ -1,4 +1,4 @@
-"""Log likelihoods and tails of many readings at once, on the same points: a few large operations for many small ones."""
+"""Log likelihoods and tails of many readings at once, on the same points: a few large operations instead of many."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def log_likelihoods(observation: ObservationModel, y: Float[Tensor, "m p"], x: P
         if y.shape[1] == observation.dim and whole.all():
             mean = observation.predict(x)
             return gaussian_log_density(y.unsqueeze(1).to(mean) - mean, observation.covariance.to(mean)).detach()
-    return torch.stack(
-        [checked_log_likelihood_shape(observation.log_likelihood(row, x), x).detach() for row in y]
-    )
+    return torch.stack([checked_log_likelihood_shape(observation.log_likelihood(row, x), x).detach() for row in y])
 
 
 def tail_tables(

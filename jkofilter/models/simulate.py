@@ -57,7 +57,8 @@ def simulate(
             line = isinstance(sde, LineDiffusion)
             trouble = "" if line else nan_branch_around(sde.potential, probed_prior(model.prior))
             raise InputError(
-                trouble or f"{'sde' if line else 'potential'} cannot be simulated between time {now:g} and {time:g}: {error}"
+                trouble
+                or f"{'sde' if line else 'potential'} cannot be simulated between time {now:g} and {time:g}: {error}"
             ) from error
         x, now = moved.points, time
         steps, coarse = steps + moved.steps, coarse + moved.steps * moved.coarseness

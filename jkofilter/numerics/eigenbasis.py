@@ -129,7 +129,7 @@ def _spectrum(elements: Elements, blocks: Array) -> tuple[Array, Array]:
     rates, modes = eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
     if n > 1 and rates[1] > _METASTABLE * rates[-1]:
         return rates, modes
-    # Rates of escape over high barriers drown in the rounding of G'G; as squares of the singular values of G they do not.
+    # Rates of escape over high barriers drown in the rounding of G'G, but not as squares of the singular values of G.
     rows = np.zeros((blocks.shape[0] * (DEGREE + 1), n))
     for start, local in enumerate(blocks):
         at = slice(start * DEGREE, start * DEGREE + DEGREE + 1)

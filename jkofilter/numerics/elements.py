@@ -33,7 +33,7 @@ _SHORTEST = 1e-12
 
 
 def lagrange(t: Array) -> Array:
-    """The polynomials that are one at one node and zero at the others, at points ``t`` (n,) of [-1, 1]: (n, DEGREE + 1).
+    """The polynomials that are one at one node and zero at the others, (n, DEGREE + 1) at points ``t`` (n,) of [-1, 1].
 
     Barycentric form (Berrut & Trefethen 2004, SIAM Review 46, 501-517); exact at the nodes themselves.
     """
@@ -111,7 +111,7 @@ class Elements:
         return np.asarray(highest / np.maximum(np.abs(parts).max(-1), np.finfo(float).tiny))
 
     def roughness(self, values: Array) -> Array:
-        """The two highest Legendre terms that a function, or each of m, has on any element, relative to its largest value.
+        """The two highest Legendre terms of a function, or each of m, on its worst element, relative to its largest value.
 
         Args:
             values: at the nodes, (N,) or (m, N).

@@ -24,15 +24,17 @@ from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.nodal_law import NodalLaw
 from jkofilter.numerics.reversible_line import DEPTH, ReversibleLine
 
-LARGEST = 1e7
-"""Norm in an eigenbasis up to which laws keep nine digits."""
+LARGEST = 1e6
+"""Norm in an eigenbasis up to which laws keep eight digits."""
+ROUNDING = 1e-14
+"""What two products with orthogonal matrices of some hundred rows leave unknown, of the norm."""
 _LEVELS = 7
 _SPREADS = 6.0
 _WIDENINGS = 5
 _CARRIES = 16
 _CELLS = 2000
 _STAGE = 4.0
-_STEPS = 40
+_STEPS = 80
 LONG = 20.0
 _IMPLICIT = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
 _MOST_STAGES = 60
@@ -134,7 +136,7 @@ class SpectralSteps:
 
     def cleaned(self, basis: Eigenbasis, masses: Array, size: float) -> Array | None:
         """Masses with what rounding leaves unknown set to zero; None where more than that is negative."""
-        known = masses > 4e-16 * size * basis.roots
+        known = masses > ROUNDING * size * basis.roots
         if float(masses[~known].sum()) < -self.tolerance:
             return None
         kept = np.where(known, masses, 0.0)
@@ -180,7 +182,9 @@ class SpectralSteps:
     def _felt(self, basis: Eigenbasis, masses: Array, ends: tuple[bool, bool]) -> bool:
         """Whether a law has come to an end of its basis that is no end of the line."""
         density = masses / basis.elements.weights
-        return any(end and density[k] > 1e-4 * self.tolerance * density.max() for end, k in zip(ends, (0, -1), strict=True))
+        return any(
+            end and density[k] > 1e-4 * self.tolerance * density.max() for end, k in zip(ends, (0, -1), strict=True)
+        )
 
     # --- implicit steps -----------------------------------------------------------------------------------------------
 
@@ -194,9 +198,7 @@ class SpectralSteps:
         age = self._age(grid, value)
         stage = remaining if whole else min(remaining, _STAGE * age)
         progress = Progress.start(stage, stage / _STEPS, age, 0.02)
-        grid, p, _ = follow(
-            grid, np.exp(value - value.max()), progress, self._operator, (_CELLS,), _IMPLICIT, walls
-        )
+        grid, p, _ = follow(grid, np.exp(value - value.max()), progress, self._operator, (_CELLS,), _IMPLICIT, walls)
         tally.implicit, tally.nodes = tally.implicit + progress.steps, grid.shape[0]
         (axis,) = grid.axes
         between = interpolant(grid, log(p), closed=False)
@@ -229,4 +231,3 @@ class SpectralSteps:
         if not np.isfinite(log_speed).all():
             raise FloatingPointError(f"{at[~np.isfinite(log_speed)][0]:g}")
         return ChangCooper(-log_speed, axis.width, 1.0, self.line.diffusivity(faces))
-
