@@ -30,7 +30,7 @@ MOST_STEPS = 1e6
 
 
 def require_model(model: object, any_noise: bool = False) -> None:
-    """Raise InputError unless ``model`` is a StateSpaceModel, and that of a LangevinSDE, unless ``any_noise`` will do."""
+    """Raise InputError unless ``model`` is a StateSpaceModel, of a LangevinSDE unless ``any_noise`` will do."""
     if not isinstance(model, StateSpaceModel):
         raise InputError(f"model must be a StateSpaceModel(prior, sde, observation), got {type(model).__name__}.")
     if not any_noise and isinstance(model.sde, LineDiffusion):

@@ -49,8 +49,8 @@ class ParticleFilter(Runnable):
     With ``density="transition"`` the last step before a reading is half its noise, the flow along -grad V to m_i and
     the other half of the noise, N(0, step / beta). So the particles are draws of sum_i w_i N(x; m_i, step / beta),
     which the belief after a predict evaluates exactly (folded at walls). An update has no such mixture, so the
-    density falls back to the kernel estimate until the next predict. So it does for a LineDiffusion, whose noise depends
-    on the state, and whose points move by Strang's splitting (``models/line_motion.py``).
+    density falls back to the kernel estimate until the next predict. It does so for a LineDiffusion, too, whose noise
+    depends on the state; its points move by Strang's splitting (``models/line_motion.py``).
 
     Attributes:
         model: what to track.

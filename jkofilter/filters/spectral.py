@@ -42,7 +42,7 @@ from jkofilter.numerics.spectral_steps import ROUNDING, SpectralSteps
 _PRIOR_CELLS = 400
 _PRIOR_REACH = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
 _FEWEST_NODES = 130
-_DEPTHS = (33.0, 60.0)
+_DEPTHS = (30.0, 60.0)
 """Nats below the maximum of the speed density to which boxes go: one for most laws, one for those wider than it."""
 _FELT = 7.0
 """Nats below the evidence from which on what may be hidden does not change it."""

@@ -111,7 +111,7 @@ class Elements:
         return np.asarray(highest / np.maximum(np.abs(parts).max(-1), np.finfo(float).tiny))
 
     def roughness(self, values: Array) -> Array:
-        """The two highest Legendre terms of a function, or each of m, on its worst element, relative to its largest value.
+        """The two highest Legendre terms of a function, or each of m, where they are largest, as a share of it.
 
         Args:
             values: at the nodes, (N,) or (m, N).

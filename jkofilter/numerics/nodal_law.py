@@ -8,13 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from jkofilter._typing import Array
-from jkofilter.numerics.elements import DEGREE, Elements, lagrange
+from jkofilter.numerics.elements import ANALYSIS, DEGREE, Elements, lagrange
 
 _FIT_NATS = 12.0
 """How deep into the known part of a tail the parabola that continues it reaches for its slope and curvature."""
 _TAIL_NATS = 45.0
 _TAIL_ELEMENTS = 6
 _POLISH = 4
+_ROUGH = 1e-3
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
@@ -73,10 +74,11 @@ class NodalLaw:
 
     @cached_property
     def _at_wall(self) -> Array:
-        """Which elements end at a wall, (k,)."""
+        """Which elements end at a wall, and are no polynomials in the logarithm, (k,)."""
         touching = np.zeros(self.elements.edges.size - 1, dtype=bool)
         touching[0], touching[-1] = self.elements.edges[0] <= self.low, self.elements.edges[-1] >= self.high
-        return touching
+        rough = np.abs(self.values[self.elements.by_element] @ ANALYSIS[-2:].T).sum(-1) > _ROUGH
+        return np.asarray(touching & rough)
 
     def log_density(self, x: Array) -> Array:
         """At any points, (n,)."""

@@ -16,7 +16,7 @@ from jkofilter._typing import Array
 from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.elements import DEGREE, Elements, refined
 
-DEPTH = 33.0
+DEPTH = 30.0
 """Nats below its maximum to which a speed density is carried: rounding leaves nothing of laws that reach deeper."""
 _NUDGE = 1e-12
 _SPEED_RESOLVED = 1e-4
