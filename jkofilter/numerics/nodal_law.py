@@ -15,7 +15,7 @@ _FIT_NATS = 12.0
 _TAIL_NATS = 45.0
 _TAIL_ELEMENTS = 6
 _POLISH = 4
-_ROUGH = 1e-3
+_TRUSTED = 10.0
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
@@ -73,12 +73,23 @@ class NodalLaw:
         return self.masses / self.elements.weights
 
     @cached_property
+    def _plain(self) -> tuple[Array, Array]:
+        """Elements on which the density itself, not its logarithm, is the better polynomial, (k,), and its error there.
+
+        So it is where small masses are uncertain, and next to walls, where a density may vanish or grow as a power.
+        """
+        nodes = self.elements.by_element
+        density = self._density[nodes]
+        error = np.abs(density @ ANALYSIS[-2:].T).sum(-1)
+        log_error = np.abs(self.values[nodes] @ ANALYSIS[-2:].T).sum(-1) * density.max(-1)
+        return log_error > error, error
+
+    @cached_property
     def _at_wall(self) -> Array:
-        """Which elements end at a wall, and are no polynomials in the logarithm, (k,)."""
+        """Which elements end at a wall, (k,)."""
         touching = np.zeros(self.elements.edges.size - 1, dtype=bool)
         touching[0], touching[-1] = self.elements.edges[0] <= self.low, self.elements.edges[-1] >= self.high
-        rough = np.abs(self.values[self.elements.by_element] @ ANALYSIS[-2:].T).sum(-1) > _ROUGH
-        return np.asarray(touching & rough)
+        return touching
 
     def log_density(self, x: Array) -> Array:
         """At any points, (n,)."""
@@ -88,11 +99,13 @@ class NodalLaw:
         value = np.empty_like(finite)
         nodes, basis = self.elements.by_element[element[within]], lagrange(t[within])
         inner = (basis * self.values[nodes]).sum(-1)
-        # Next to a wall a density may vanish or grow as a power, whose logarithm is no polynomial.
-        at_wall = self._at_wall[element[within]]
-        if at_wall.any():
+        plain, error = self._plain
+        chosen = plain[element[within]]
+        if chosen.any():
             density = (basis * self._density[nodes]).sum(-1)
-            inner = np.where(at_wall, np.log(np.maximum(density, np.finfo(float).tiny)), inner)
+            # Not where a polynomial dips below its own error, but next to walls its logarithm is worse.
+            told = chosen & ((density > _TRUSTED * error[element[within]]) | self._at_wall[element[within]])
+            inner = np.where(told, np.log(np.maximum(density, np.finfo(float).tiny)), inner)
         value[within] = inner
         self._continue(finite, value)
         value = np.where((x < self.low) | (x > self.high) | np.isinf(x), -np.inf, value)

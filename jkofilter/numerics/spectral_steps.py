@@ -107,7 +107,10 @@ class SpectralSteps:
 
     def roughness(self, basis: Eigenbasis, masses: Array) -> Array:
         """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
-        return basis.elements.roughness(masses / (basis.roots * np.sqrt(basis.elements.weights)))
+        weights = basis.elements.weights
+        # In the basis, and as a density: where the two are large need not be the same place.
+        scaled = basis.elements.roughness(masses / (basis.roots * np.sqrt(weights)))
+        return np.maximum(scaled, basis.elements.roughness(masses / weights))
 
     def _exact(self, law: Law, duration: float, tally: Tally) -> Law | None:
         """In the coarsest eigenbasis that holds the law; None where none does."""
@@ -149,7 +152,7 @@ class SpectralSteps:
                 yield box, (False, False)
         if self.closed:
             return
-        nodes = law.elements.nodes[law.masses > 1e-17 * law.masses.max()]
+        nodes = law.elements.nodes[law.masses > 1e-12 * law.masses.max()]
         low, high = float(nodes[0]), float(nodes[-1])
         walls, noise = self.walls, _SPREADS * math.sqrt(duration)
         for _ in range(_WIDENINGS):
