@@ -50,6 +50,7 @@ SCENARIO = jf.Scenario(
         "particle-transition": lambda model: jf.ParticleFilter(model, particles=50_000, density="transition"),
         "dual-jko": lambda model: jf.DualJKOFilter(model, settings=jf.DualSettings(points=600)),
         "proximal": jf.ProximalFilter,
+        "spectral": jf.SpectralFilter,
         "grid": lambda model: jf.GridFilter(model, cells=8000, step=1e-3),
     },
     reference="grid",

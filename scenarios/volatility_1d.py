@@ -42,6 +42,7 @@ SCENARIO = jf.Scenario(
     filters={
         "jko": lambda model: jf.JKOFilter(model, step=1.0),
         "particle": lambda model: jf.ParticleFilter(model, particles=10_000, substep=0.25, smoothing=0.5),
+        "spectral": jf.SpectralFilter,
         "grid": lambda model: jf.GridFilter(model, bounds=(MEAN - 9.0, MEAN + 9.0), cells=1500, step=0.25),
     },
     reference="grid",
