@@ -58,7 +58,7 @@ def transition(x, gap):
 
 def cir():
     rng = np.random.default_rng(0)
-    times, state, now, values = np.cumsum(rng.exponential(0.3, 200)), 0.5, 0.0, []
+    times, state, now, values = np.cumsum(0.05 + rng.exponential(0.25, 200)), 0.5, 0.0, []
     for time in times:
         c = 2 * RATE / (SIGMA**2 * (1 - math.exp(-RATE * (time - now))))
         noncentral = 2 * c * state * math.exp(-RATE * (time - now))
@@ -68,7 +68,7 @@ def cir():
     prior = torch.distributions.Gamma(torch.tensor(SHAPE).double(), torch.tensor(2 * RATE / SIGMA**2).double())
     model = jf.StateSpaceModel(prior, sde, jf.LinearGaussian([[1.0]], torch.tensor([[NOISE**2]]).double()))
     result, seconds = timed(lambda: jf.SpectralFilter(model), jf.ObservationSeries(times, values))
-    u, weights = np.polynomial.legendre.leggauss(300)
+    u, weights = np.polynomial.legendre.leggauss(400)
     root = 0.5 * math.sqrt(5.0) * (u + 1)
     x, weights = root**2, math.sqrt(5.0) * weights * root
     p, evidence, now = gamma.pdf(x, SHAPE, scale=SIGMA**2 / (2 * RATE)), 0.0, 0.0
