@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,27 @@ class Tracker:
             yield stretch
 
 
+@dataclass
+class _Collected:
+    """What the stretches of a series have reported so far."""
+
+    means: list[Tensor] = field(default_factory=list)
+    covariances: list[Tensor] = field(default_factory=list)
+    evidence: list[float] = field(default_factory=list)
+    infos: list[StepInfo] = field(default_factory=list)
+    predict_infos: list[StepInfo] = field(default_factory=list)
+    beliefs: list[Belief] = field(default_factory=list)
+
+    def add(self, stretch: Stretch, keep_beliefs: bool) -> None:
+        self.means.append(stretch.means)
+        self.covariances.append(stretch.covariances)
+        self.evidence += stretch.log_evidence
+        self.predict_infos += stretch.predicted
+        self.infos += stretch.updated
+        if keep_beliefs:
+            self.beliefs += stretch.beliefs
+
+
 @one_thread()
 def run_filter(
     filter: Filter,
@@ -110,34 +132,23 @@ def run_filter(
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
     _require_start_meant(filter, series)
     tracker = Tracker(filter, seed, series.start)
-    means: list[Tensor] = []
-    covariances: list[Tensor] = []
-    evidence: list[float] = []
-    infos: list[StepInfo] = []
-    predict_infos: list[StepInfo] = []
-    beliefs: list[Belief] = []
+    found = _Collected()
     for stretch in _with_progress(
         tracker.stretches(times, series.values.to(filter.model.device)), len(times), progress
     ):
-        means.append(stretch.means)
-        covariances.append(stretch.covariances)
-        evidence += stretch.log_evidence
-        predict_infos += stretch.predicted
-        infos += stretch.updated
-        if keep_beliefs:
-            beliefs += stretch.beliefs
+        found.add(stretch, keep_beliefs)
     if end is not None and end > tracker.belief.time:
         tracker.predict(end - tracker.belief.time)
-        predict_infos.append(tracker.info)
+        found.predict_infos.append(tracker.info)
     return FilterResult(
         times=series.times,
-        means=torch.cat(means),
-        covariances=torch.cat(covariances),
-        log_evidence=torch.tensor(evidence, dtype=torch.float64),
-        infos=tuple(infos),
-        predict_infos=tuple(predict_infos),
+        means=torch.cat(found.means),
+        covariances=torch.cat(found.covariances),
+        log_evidence=torch.tensor(found.evidence, dtype=torch.float64),
+        infos=tuple(found.infos),
+        predict_infos=tuple(found.predict_infos),
         final=tracker.belief,
-        beliefs=tuple(beliefs),
+        beliefs=tuple(found.beliefs),
         clock=series.clock,
     )
 

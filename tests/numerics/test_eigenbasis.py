@@ -61,7 +61,7 @@ def test_two_steps_are_one_of_their_sum():
 
 @pytest.mark.parametrize("barrier", [5.0, 20.0, 30.0])
 def test_rates_over_high_barriers_are_those_of_the_mean_first_passage(barrier):
-    """Twice the rate of escape from either of two wells: 2 / T, T = int exp(V) over the barrier times the mass of a well.
+    """Twice the rate of escape from either well: 2 / T, T = int exp(V) over the barrier times the mass of a well.
 
     To the order of 1 / barrier, by quadrature of Kramers's integrals.
     """
