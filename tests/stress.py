@@ -296,6 +296,9 @@ def outcome_of(p: Problem, name: str, limit: float = LIMIT) -> Outcome:
     except (jf.InputError, jf.FilterError) as error:
         return told("error", f"{type(error).__name__}: {error}")
     except Exception as error:
+        # Compiled code that the alarm interrupts ends in a SystemError caused by it.
+        if isinstance(error.__cause__ or error.__context__, Stalled):
+            return told("stall", f"more than {limit:g} s")
         return told("crash", f"{type(error).__name__}: {error}")
     if p.odd:
         return told("silent", f"a series with {p.odd} is taken")
