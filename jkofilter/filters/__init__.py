@@ -12,6 +12,7 @@ from jkofilter.filters.particle import ParticleFilter
 from jkofilter.filters.product import ProductFilter
 from jkofilter.filters.proximal import ProximalFilter
 from jkofilter.filters.spectral import SpectralFilter
+from jkofilter.filters.tempered import TemperedParticleFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ProximalFilter",
     "SpectralFilter",
     "StepInfo",
+    "TemperedParticleFilter",
     "UnscentedKalmanFilter",
     "benes_prior",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,10 @@ from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
 from jkofilter.numerics.domain import Domain, as_domain
 
 __all__ = ["DoubleWell", "GaussianMixture", "LogCosh", "Potential", "Quadratic", "Rotated", "SineQuadratic"]
+
+
+Linearised: TypeAlias = Callable[[Tensor], Tensor]
+"""A Hessian as what it does to directions (..., d)."""
 
 
 class Potential:
@@ -113,6 +117,20 @@ class Potential:
             ]
         return torch.stack(rows, dim=-2)
 
+    def linearised(self, x: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Linearised]:
+        """grad V(x), and what maps directions v (..., d) to hessian(x) v, at the price of a gradient."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self._total(leaf), leaf, create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            if not gradient.requires_grad:
+                return torch.zeros_like(v)
+            (along,) = torch.autograd.grad(gradient, leaf, v, retain_graph=True, materialize_grads=True)
+            return along
+
+        return gradient.detach(), product
+
 
 ROTATES = (
     "a drift -A (x - b) with such an A is no gradient of a V, which is all this toolkit carries, and (A + A.T) / 2 is "
@@ -145,6 +163,10 @@ class Quadratic(Potential):
     def hessian(self, x: Tensor) -> Tensor:
         """The precision at every point."""
         return self.precision.to(x).expand(*x.shape, self.dim)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """Gradient, and the product with the precision."""
+        return self.gradient(x), lambda v: v @ self.precision.to(v)
 
 
 class Rotated(Potential):
@@ -180,6 +202,12 @@ class Rotated(Potential):
         curvature = self.scalar_potential.hessian(self._coordinates(x))[..., 0, 0]
         rotation = self.rotation.to(x)
         return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """Those of v, coordinate by coordinate in R x."""
+        rotation = self.rotation.to(x)
+        slope, curved = self.scalar_potential.linearised(self._coordinates(x))
+        return slope.squeeze(-1) @ rotation, lambda v: curved(self._coordinates(v)).squeeze(-1) @ rotation
 
 
 def _rotated_walls(domain: Domain | None, rotation: Tensor) -> Domain | None:
@@ -233,6 +261,15 @@ class _Separable(Potential):
             return torch.diag_embed(curvature)
         rotation = self.rotation.to(x)
         return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """R' v'(R x), and the product with R' diag(v''(R x)) R."""
+        u = self._rotate(x)
+        slope, curvature = self._slope(u), self._curvature(u)
+        if self.rotation is None:
+            return slope, lambda v: curvature * v
+        rotation = self.rotation.to(x)
+        return slope @ rotation, lambda v: (curvature * (v @ rotation.mT)) @ rotation
 
 
 class DoubleWell(_Separable):

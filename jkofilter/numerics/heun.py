@@ -152,11 +152,29 @@ class HeunScheme:
         self, domain: Domain, x: Points, h: Length, force: Points, noise: Points, generator: Generator
     ) -> tuple[Points, Points, Points]:
         """After the step, the move to the predicted point, and the drift there."""
+        return self.reflected(domain, x, h, force, noise, (uniform(x, generator), uniform(x, generator)))
+
+    def reflected(
+        self, domain: Domain, x: Points, h: Length, force: Points, noise: Points, towards: tuple[Points, Points]
+    ) -> tuple[Points, Points, Points]:
+        """A step between walls, given everything random.
+
+        Args:
+            domain: the walls.
+            x: from where, (n, d).
+            h: length, time.
+            force: the drift there.
+            noise: from ``noise``.
+            towards: uniform numbers that tell how far the path went towards lower and upper walls, (n, d) each.
+
+        Returns:
+            Where it leads, the move to the predicted point, and the drift there, (n, d) each.
+        """
         low, high = domain.corners(x)
         # How far a path goes beyond its ends within a step: one draw for each wall, used in both stages.
         spread = -4 / self.beta * h
-        below = spread * torch.log1p(-uniform(x, generator))
-        above = spread * torch.log1p(-uniform(x, generator))
+        below = spread * torch.log1p(-towards[0])
+        above = spread * torch.log1p(-towards[1])
 
         def reach(shift: Points) -> Points:
             lowest = 0.5 * (shift - (shift.square() + below).sqrt())
