@@ -21,6 +21,7 @@ from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
 from jkofilter.assimilation.paths import Noises, PathMap
 from jkofilter.numerics.draws import standard_normal, uniform
+from jkofilter.numerics.linalg import by_columns, times
 from jkofilter.numerics.resampling import resample
 
 PathMove: TypeAlias = Literal["hmc", "pcn"]
@@ -49,7 +50,7 @@ class StartLaw:
 
     def place(self, u: Points) -> Points:
         """x for u, (n, d)."""
-        return torch.addmm(self.mean, u, self.factor.mT)
+        return times(u, self.factor.mT) + self.mean
 
     def standardised(self, x: Points) -> Points:
         """u for x, (n, d)."""
@@ -78,11 +79,12 @@ class PathTarget:
     def begin(self, origin: Points, generator: Generator) -> Paths:
         """Paths from given starts (n, d), with noise drawn afresh."""
         rows = len(self.path.steps) + (self.start is not None)
-        numbers = torch.empty(rows, len(origin), self.path.width, dtype=origin.dtype, device=origin.device)
-        numbers.normal_(generator=generator)
+        # Coordinate by coordinate in memory, see numerics.linalg.times.
+        numbers = origin.new_empty(rows, self.path.width, len(origin)).normal_(generator=generator).mT
+        origin = by_columns(origin)
         if self.start is not None:
             numbers[0, :, : origin.shape[1]] = self.start.standardised(origin)
-        paths = Paths(origin.clone(), numbers, torch.empty_like(origin), origin.new_zeros(len(origin)))
+        paths = Paths(origin.clone(), numbers, torch.zeros_like(origin), origin.new_zeros(len(origin)))
         for part in paths.parts():
             paths.end[part], paths.value[part] = self.value(origin[part], numbers[:, part])
         return paths
@@ -106,13 +108,13 @@ class PathTarget:
         end, pull_back = self.path.linearised(start, noises)
         value, slope = value_and_force(self.log_likelihood, torch.nan_to_num(end, 0.0, 0.0, 0.0))
         value = torch.where(torch.isfinite(end).all(-1), value, -math.inf)
-        by_start, gradient = pull_back(temperature * slope)
+        by_start, gradient = pull_back(temperature * by_columns(slope))
         excess = torch.zeros_like(value)
         if self.start is not None:
             if self.start.excess is not None:
                 excess, pull = value_and_force(self.start.excess, start)
                 by_start = by_start + pull
-            gradient = torch.cat([(by_start @ self.start.factor).unsqueeze(0), gradient])
+            gradient = torch.cat([times(by_start, self.start.factor).mT.unsqueeze(0), gradient.mT]).mT
         return end, value, excess, gradient
 
     def excess(self, origin: Points, numbers: Noises) -> Scalars:
@@ -151,7 +153,8 @@ class Paths:
 
     def chosen(self, indices: Tensor) -> Paths:
         """Some of them."""
-        return Paths(self.origin[indices], self.numbers[:, indices], self.end[indices], self.value[indices])
+        points = [x.mT[..., indices].mT for x in (self.origin, self.numbers, self.end)]
+        return Paths(points[0], points[1], points[2], self.value[indices])
 
     def accept(self, part: slice, ok: Tensor, end: Points, value: Scalars) -> None:
         """New ends and values where ``ok``."""
@@ -192,13 +195,11 @@ class PathMover:
         start, total = self.target.start, 0.0
         drawn = pool[resample(log_weights, "multinomial", self.generator, len(paths.value))]
         for part in paths.parts():
-            numbers, origin = paths.numbers[:, part], drawn[part]
-            gain = torch.zeros_like(paths.value[part])
+            numbers, origin = by_columns(paths.numbers[:, part]), by_columns(drawn[part])
             if start is not None:
-                numbers = numbers.clone()
                 numbers[0, :, : origin.shape[1]] = start.standardised(origin)
             end, value = self.target.value(origin, numbers)
-            ok, share = self._accepted(gain + temperature * (value - paths.value[part]))
+            ok, share = self._accepted(temperature * (value - paths.value[part]))
             paths.origin[part] = torch.where(ok.unsqueeze(-1), origin, paths.origin[part])
             if start is not None:
                 paths.numbers[0, part] = torch.where(ok.unsqueeze(-1), numbers[0], paths.numbers[0, part])
@@ -215,8 +216,8 @@ class PathMover:
         step = self.step["hmc"]
         leaps = min(max(1, math.ceil(ANGLE / step)), _MOST_LEAPS)
         cosine, sine = math.cos(step), math.sin(step)
-        origin, q = paths.origin[part], paths.numbers[:, part].clone()
-        v = standard_normal(q, self.generator)
+        origin, q = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
+        v = standard_normal(q.mT, self.generator).mT
         _, value, excess, slope = self.target.value_and_gradient(origin, q, temperature)
         before = _energy(temperature * value + excess, q, v)
         v.add_(slope, alpha=0.5 * step)
@@ -229,8 +230,8 @@ class PathMover:
 
     def _crank_nicolson(self, paths: Paths, part: slice, temperature: float) -> float:
         angle = self.step["pcn"]
-        origin, old = paths.origin[part], paths.numbers[:, part]
-        q = torch.add(math.cos(angle) * old, standard_normal(old, self.generator), alpha=math.sin(angle))
+        origin, old = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
+        q = torch.add(math.cos(angle) * old, standard_normal(old.mT, self.generator).mT, alpha=math.sin(angle))
         end, value = self.target.value(origin, q)
         gain = temperature * (value - paths.value[part])
         if self.target.start is not None:

@@ -22,9 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jkofilter._typing import Matrix, Points
-from jkofilter.models.motion import SPLIT, PlannedStep
+from jkofilter.models.motion import PlannedStep
 from jkofilter.models.potentials import Linearised
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.linalg import times
 from jkofilter.numerics.heun import HeunScheme, Linear, phi1, phi2
 
 Noises: TypeAlias = Float[Tensor, "steps n k"]
@@ -34,48 +35,62 @@ PullBack: TypeAlias = Callable[[Points], tuple[Points, Noises]]
 """From derivatives by the end of paths (n, d) to those by start and noises."""
 
 _DEEPEST = 14
+_ALIKE = 1.0
+_STABLE = 2.0
+"""Length of a step times the rate at which the drift changes along it, from which on Heun's scheme blows up."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One step; matrices are None where A = 0, and ``first``, ``second`` and ``spread`` are then plain numbers."""
+    """One step; matrices that are multiples of the identity are numbers."""
 
     h: float
     linear: Linear
     first: Matrix | float
     second: Matrix | float
     spread: Matrix | float
-    matrix: Matrix | None
+    matrix: Matrix | float
 
     def to(self, like: Tensor) -> _Step:
         """In the type and on the device of another tensor."""
-        moved = [m.to(like) if isinstance(m, Tensor) else m for m in (self.first, self.second, self.spread)]
+        moved = [m.to(like) if isinstance(m, Tensor) else m for m in (self.first, self.second, self.spread, self.matrix)]
         basis = None if self.linear.basis is None else self.linear.basis.to(like)
-        matrix = None if self.matrix is None else self.matrix.to(like)
-        return _Step(self.h, Linear(self.linear.rates.to(like), basis), *moved, matrix)
+        return _Step(self.h, Linear(self.linear.rates.to(like), basis), *moved)
 
 
 def _step(planned: PlannedStep, beta: float) -> _Step:
     h, linear = planned.length, planned.linear
-    if not linear.rates.any():
-        return _Step(h, Linear(linear.rates), h, 0.5 * h, (2 / beta * h) ** 0.5, None)
+    rates = linear.rates
+    if rates.max() - rates.min() <= _ALIKE * rates.mean():
+        # A multiple of the identity does nearly as well, and takes no products with matrices.
+        linear = Linear(rates.mean().expand_as(rates))
+    deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
+    first, second = _factors(linear, h)
+    return _Step(h, linear, first, second, _whole(linear, deviation), _whole(linear, linear.rates))
+
+
+def _whole(linear: Linear, factor: Tensor) -> Matrix | float:
+    """The matrix that multiplies eigenvectors of A by ``factor``."""
+    if linear.basis is None:
+        return factor[0].item() if bool((factor == factor[0]).all()) else torch.diag(factor)
+    return (linear.basis * factor) @ linear.basis.mT
+
+
+def _factors(linear: Linear, h: float) -> tuple[Matrix | float, Matrix | float]:
+    """P1 and P2 of a step of this length."""
     z = h * linear.rates
-    basis = torch.eye(len(z)).to(z) if linear.basis is None else linear.basis
-
-    def whole(factor: Tensor) -> Matrix:
-        return (basis * factor) @ basis.mT
-
-    deviation = (2 / beta * h * phi1(2 * z)).sqrt()
-    return _Step(h, linear, whole(h * phi1(z)), whole(h * phi2(z)), whole(deviation), whole(linear.rates))
+    return _whole(linear, h * phi1(z)), _whole(linear, h * phi2(z))
 
 
 def _times(x: Points, factor: Matrix | float) -> Points:
-    return x @ factor if isinstance(factor, Tensor) else x * factor
+    return times(x, factor) if isinstance(factor, Tensor) else x * factor
 
 
 def _added(x: Points, y: Points, factor: Matrix | float) -> Points:
     """x + y factor."""
-    return torch.addmm(x, y, factor) if isinstance(factor, Tensor) else torch.add(x, y, alpha=factor)
+    if isinstance(factor, Tensor):
+        return torch.addmm(x.mT, factor.mT, y.mT).mT
+    return torch.add(x, y, alpha=factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +123,7 @@ class PathMap:
             force = self.sde.drift(x)
             ahead = _added(_added(x, force, step.first), z, step.spread)
             moved, change = ahead - x, self.sde.drift(ahead) - force
-            if step.matrix is not None:
-                change = _added(change, moved, step.matrix)
+            change = _added(change, moved, step.matrix)
             worst = torch.maximum(worst, _excess(moved, change, step.h))
             x = _added(ahead, change, step.second)
         return self._mended(start, noises, x, worst)[0]
@@ -127,8 +141,7 @@ class PathMap:
             ahead = _added(torch.sub(x, _times(slope, step.first)), z, step.spread)
             slope_ahead, there = potential.linearised(ahead)
             moved, change = ahead - x, slope - slope_ahead
-            if step.matrix is not None:
-                change = _added(change, moved, step.matrix)
+            change = _added(change, moved, step.matrix)
             worst = torch.maximum(worst, _excess(moved, change, step.h))
             x = _added(ahead, change, step.second)
             tape.append((here, there))
@@ -141,7 +154,7 @@ class PathMap:
             for j in range(len(self.steps) - 1, -1, -1):
                 step, (here, there) = self.steps[j], tape[j]
                 c = _times(slope, step.second)
-                bent = torch.zeros_like(c) if step.matrix is None else c @ step.matrix
+                bent = _times(c, step.matrix)
                 by_ahead = slope + bent - there(c)
                 by_noise[j] = _times(by_ahead, step.spread)
                 slope = by_ahead - bent - here(_times(by_ahead, step.first) - c)
@@ -165,22 +178,18 @@ class PathMap:
     def _in_pieces(self, step: _Step, x: Points, h: float, noise: Points, depth: int = 0) -> Points:
         """One step, halved where it is too long."""
         force = self.sde.drift(x)
-        first, second = (h, 0.5 * h) if step.matrix is None else _factors(step.linear, h)
+        first, second = _factors(step.linear, h)
         ahead = _added(x, force, first) + noise
         moved, change = ahead - x, self.sde.drift(ahead) - force
-        if step.matrix is not None:
-            change = _added(change, moved, step.matrix)
+        change = _added(change, moved, step.matrix)
         after = _added(ahead, change, second)
         long = ~(_excess(moved, change, h) <= 0) if depth < _DEEPEST else torch.zeros(len(x), dtype=torch.bool)
         if long.any():
             # A steady push b with h phi1(hA) b equal to the noise of the step.
             half = 0.5 * h
-            if step.matrix is None:
-                part = 0.5 * noise[long]
-            else:
-                rates = step.linear.rates
-                ratio = half * phi1(half * rates) / (h * phi1(h * rates))
-                part = step.linear.back(ratio * step.linear.into(noise[long]))
+            rates = step.linear.rates
+            ratio = half * phi1(half * rates) / (h * phi1(h * rates))
+            part = step.linear.back(ratio * step.linear.into(noise[long]))
             after[long] = self._in_pieces(
                 step, self._in_pieces(step, x[long], half, part, depth + 1), half, part, depth + 1
             )
@@ -206,12 +215,6 @@ def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...]) -> PathMap:
     return PathMap(sde, tuple(_step(one, float(sde.beta)) for one in planned))
 
 
-def _factors(linear: Linear, h: float) -> tuple[Matrix, Matrix]:
-    z = h * linear.rates
-    basis = torch.eye(len(z)).to(z) if linear.basis is None else linear.basis
-    return (basis * (h * phi1(z))) @ basis.mT, (basis * (h * phi2(z))) @ basis.mT
-
-
 def _excess(moved: Points, change: Points, h: float) -> Tensor:
     """Positive where the drift changes by more than a step can be long for, NaN where numbers break down; (n,)."""
-    return torch.linalg.vector_norm(change, dim=-1) - (SPLIT / h) * torch.linalg.vector_norm(moved, dim=-1)
+    return torch.sub(change.square(), moved.square(), alpha=(_STABLE / h) ** 2).sum(-1)

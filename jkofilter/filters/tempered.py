@@ -46,6 +46,8 @@ _REMEMBERED = 200
 """Steps since the last reading that moves go back."""
 _LOOKED_AT = 256
 _AGREES = 1e-3
+import os
+COARSE = float(os.environ.get('COARSE', 1))
 _STUCK = 0.1
 
 
@@ -192,7 +194,7 @@ class TemperedParticleFilter(Runnable):
     ) -> tuple[PathTarget, PathMove, torch.dtype]:
         """The law of paths given the reading, the move for it, and the precision in which to move."""
         sde, duration, chosen = self.model.sde, now.time - origin.time, origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
-        steps = planned_steps(sde, chosen, duration, generator, self.substep) if duration > 0 else ()
+        steps = planned_steps(sde, chosen, duration, generator, self.substep, COARSE) if duration > 0 else ()
 
         def log_likelihood(x: Points) -> Scalars:
             return log_likelihood_without_nan(self.model, reading, x, now.time)

@@ -116,10 +116,18 @@ def move(sde: LangevinSDE, x: Points, duration: float, generator: Generator, sub
 
 
 def planned_steps(
-    sde: LangevinSDE, x: Points, duration: float, generator: Generator, substep: float | None = None
+    sde: LangevinSDE,
+    x: Points,
+    duration: float,
+    generator: Generator,
+    substep: float | None = None,
+    coarseness: float = 1.0,
 ) -> tuple[PlannedStep, ...]:
-    """The steps in which ``move`` takes points (n, d) that far; its arguments and errors are those of ``move``."""
-    mover = Mover(sde, generator)
+    """The steps in which ``move`` takes points (n, d) that far, or so many times coarser ones.
+
+    Other arguments and errors are those of ``move``.
+    """
+    mover = Mover(sde, generator, coarseness)
     mover.move(x, duration, substep)
     return tuple(mover.taken)
 
@@ -169,8 +177,8 @@ def _flow(
 class Mover:
     """Moves points again and again: a plan serves until it is used up."""
 
-    def __init__(self, sde: LangevinSDE, generator: Generator) -> None:
-        self.sde, self.generator = sde, generator
+    def __init__(self, sde: LangevinSDE, generator: Generator, coarseness: float = 1.0) -> None:
+        self.sde, self.generator, self.coarseness = sde, generator, coarseness
         self.plan: _Plan | None = None
         self.left, self.split, self.split_before = 0, 0, 0
         self.taken: list[PlannedStep] = []
@@ -281,6 +289,7 @@ class Mover:
             after, unresolved = stepper.step(points, h, stepper.noise(points, h, self.generator), self.generator)
             unresolved = torch.nan_to_num(unresolved, nan=SPLIT).clamp(max=SPLIT)
             excess = max(unresolved.mean().item() / accurate, torch.quantile(unresolved, 0.95).item() / STABLE)
+            excess /= self.coarseness
             if excess <= 1.1 or h < longest * 2.0**-_DEEPEST:
                 return _Plan(stepper, h, bool((unresolved == SPLIT).any()))
             if not looked and h < longest * 2.0**-_SUSPICIOUS:

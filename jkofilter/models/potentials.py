@@ -15,6 +15,7 @@ from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, positive_number, require_orthogonal, require_spd
 from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
 from jkofilter.numerics.domain import Domain, as_domain
+from jkofilter.numerics.linalg import times
 
 __all__ = ["DoubleWell", "GaussianMixture", "LogCosh", "Potential", "Quadratic", "Rotated", "SineQuadratic"]
 
@@ -158,7 +159,7 @@ class Quadratic(Potential):
 
     def gradient(self, x: Tensor) -> Tensor:
         """precision (x - mean)."""
-        return (x - self.mean.to(x)) @ self.precision.to(x)
+        return times(x - self.mean.to(x), self.precision.to(x))
 
     def hessian(self, x: Tensor) -> Tensor:
         """The precision at every point."""
@@ -166,7 +167,7 @@ class Quadratic(Potential):
 
     def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
         """Gradient, and the product with the precision."""
-        return self.gradient(x), lambda v: v @ self.precision.to(v)
+        return self.gradient(x), lambda v: times(v, self.precision.to(v))
 
 
 class Rotated(Potential):
@@ -242,7 +243,7 @@ class _Separable(Potential):
         raise TypeError("a separable potential defines its scalar curvature")
 
     def _rotate(self, x: Tensor) -> Tensor:
-        return x if self.rotation is None else x @ self.rotation.to(x).mT
+        return x if self.rotation is None else times(x, self.rotation.to(x).mT)
 
     def _energy(self, x: Tensor) -> Tensor:
         return self._value(self._rotate(x)).sum(-1)
@@ -250,7 +251,7 @@ class _Separable(Potential):
     def gradient(self, x: Tensor) -> Tensor:
         """R' v'(R x)."""
         slope = self._slope(self._rotate(x))
-        return slope if self.rotation is None else slope @ self.rotation.to(x)
+        return slope if self.rotation is None else times(slope, self.rotation.to(x))
 
     def hessian(self, x: Tensor) -> Tensor:
         """R' diag(v''(R x)) R."""
@@ -269,7 +270,7 @@ class _Separable(Potential):
         if self.rotation is None:
             return slope, lambda v: curvature * v
         rotation = self.rotation.to(x)
-        return slope @ rotation, lambda v: (curvature * (v @ rotation.mT)) @ rotation
+        return times(slope, rotation), lambda v: times(curvature * times(v, rotation.mT), rotation)
 
 
 class DoubleWell(_Separable):
