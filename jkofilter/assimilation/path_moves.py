@@ -25,7 +25,9 @@ from jkofilter.numerics.linalg import by_columns, times
 from jkofilter.numerics.resampling import resample
 
 PathMove: TypeAlias = Literal["hmc", "pcn"]
+import os
 ANGLE = 1.2
+SHORT = float(os.environ.get('SHORT','1.2'))
 """Length of a Hamiltonian trajectory, a quarter turn of N(0, I) being pi / 2."""
 _WANTED: dict[PathMove, float] = {"hmc": 0.75, "pcn": 0.3}
 _GAIN = 0.6
@@ -91,7 +93,7 @@ class PathTarget:
 
     def value(self, origin: Points, numbers: Noises) -> tuple[Points, Scalars]:
         """Ends, and log likelihood there: minus infinity where a path leaves the finite numbers."""
-        end = self.path.end(*self._split(origin, numbers))
+        end = self.path.end(*self.split(origin, numbers))
         lost = ~torch.isfinite(end).all(-1)
         if not lost.any():
             return end, self.log_likelihood(end)
@@ -104,7 +106,7 @@ class PathTarget:
         self, origin: Points, numbers: Noises, temperature: float
     ) -> tuple[Points, Scalars, Scalars, Noises]:
         """Ends, log likelihood, excess of the start's law, and the gradient of the tempered sum by the numbers."""
-        start, noises = self._split(origin, numbers)
+        start, noises = self.split(origin, numbers)
         end, pull_back = self.path.linearised(start, noises)
         value, slope = value_and_force(self.log_likelihood, torch.nan_to_num(end, 0.0, 0.0, 0.0))
         value = torch.where(torch.isfinite(end).all(-1), value, -math.inf)
@@ -121,9 +123,10 @@ class PathTarget:
         """Excess of the start's law, (n,)."""
         if self.start is None or self.start.excess is None:
             return torch.zeros_like(origin[:, 0])
-        return self.start.excess(self._split(origin, numbers)[0])
+        return self.start.excess(self.split(origin, numbers)[0])
 
-    def _split(self, origin: Points, numbers: Noises) -> tuple[Points, Noises]:
+    def split(self, origin: Points, numbers: Noises) -> tuple[Points, Noises]:
+        """Starts and noises."""
         if self.start is None:
             return origin, numbers
         return self.start.place(numbers[0, :, : origin.shape[1]]), numbers[1:]
@@ -214,7 +217,7 @@ class PathMover:
 
     def _hamiltonian(self, paths: Paths, part: slice, temperature: float) -> float:
         step = self.step["hmc"]
-        leaps = min(max(1, math.ceil(ANGLE / step)), _MOST_LEAPS)
+        leaps = min(max(1, math.ceil((ANGLE if temperature == 1 else SHORT) / step)), _MOST_LEAPS)
         cosine, sine = math.cos(step), math.sin(step)
         origin, q = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
         v = standard_normal(q.mT, self.generator).mT

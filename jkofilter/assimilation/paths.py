@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points
 from jkofilter.models.motion import PlannedStep
@@ -208,6 +208,30 @@ class PathMap:
             spread = (2 / beta * step.h) ** 0.5
             x = scheme.reflected(domain, x, step.h, self.sde.drift(x), spread * normal, towards)[0]
         return x
+
+
+def refined(path: PathMap, noises: Noises, pieces: int, generator: Generator) -> tuple[PathMap, Noises]:
+    """The same paths in steps so many times shorter: their noises given those of the whole steps.
+
+    Pieces c_k of the noise of a step, C = sum_k D_k c_k with D_k the decay from the end of a piece to that of the step,
+    are drawn freely and then shifted by Cov(c_k, C) Var(C)^-1 times what their sum misses of C. Without walls only.
+    """
+    beta, like = float(path.sde.beta), noises
+    steps: list[_Step] = []
+    numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator).mT
+    for j, step in enumerate(path.steps):
+        linear, h = step.linear, step.h / pieces
+        fine = _step(PlannedStep(h, linear), beta).to(like)
+        deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
+        decays = [torch.exp(-(pieces - 1 - k) * h * linear.rates) for k in range(pieces)]
+        whole = sum(decay.square() for decay in decays) * deviation.square()
+        mine = numbers[j * pieces : (j + 1) * pieces]
+        free = [deviation * linear.into(z) for z in mine]
+        missed = linear.into(_times(noises[j], step.spread)) - sum(d * c for d, c in zip(decays, free, strict=True))
+        for k in range(pieces):
+            mine[k] += linear.back(deviation * decays[k] / whole * missed)
+        steps += [fine] * pieces
+    return PathMap(path.sde, tuple(steps)), numbers
 
 
 def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...]) -> PathMap:

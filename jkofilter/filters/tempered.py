@@ -27,7 +27,6 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.filters.on_particles import (
-    equal_log_weights,
     first_particles,
     likelihood_of,
     predicted,
@@ -48,6 +47,7 @@ _LOOKED_AT = 256
 _AGREES = 1e-3
 import os
 COARSE = float(os.environ.get('COARSE', 1))
+PIECES = int(os.environ.get('PIECES', 4))
 _STUCK = 0.1
 
 
@@ -182,10 +182,11 @@ class TemperedParticleFilter(Runnable):
         if not origin.prior or origin.log_weights.max() > origin.log_weights.min():
             x = x[resample(origin.log_weights, "systematic", generator, self.particles)]
         pool = origin.points.to(dtype), origin.log_weights
-        done = temper(target, x.to(dtype), pool, move, self.ess, self.sweeps, generator)
+        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else PIECES
+        done = temper(target, x.to(dtype), pool, move, self.ess, self.sweeps, pieces, generator)
         ends = done.ends.to(x)
         after = PathBelief(
-            now.time, ends, equal_log_weights(ends), now.log_evidence + done.log_evidence, walls=now.walls
+            now.time, ends, done.log_weights.to(ends), now.log_evidence + done.log_evidence, walls=now.walls
         )
         return after, _report(done, move)
 
@@ -243,7 +244,7 @@ def _report(done: TemperedPaths, move: PathMove) -> StepInfo:
             "a lower ess"
         )
     history = {"temperature": done.temperatures, "ess": done.ess}
-    return StepInfo(log_evidence=done.log_evidence, ess=float(len(done.ends)), details=details, note=note, history=history)
+    return StepInfo(log_evidence=done.log_evidence, ess=effective_sample_size(done.log_weights), details=details, note=note, history=history)
 
 
 def _differentiable(model: StateSpaceModel, log_likelihood: LogLikelihood, x: Points) -> bool:
