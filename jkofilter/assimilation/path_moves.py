@@ -1,7 +1,7 @@
 """Moves of paths that leave the law of start and noises invariant, given a tempered reading at their end.
 
-Start and noises are standard normal numbers q before the reading; with it their density is exp(t l(end(q))) N(q; 0, I), t
-the temperature. Hilbert-space Hamiltonian moves (Beskos, Pinski, Sanz-Serna & Stuart 2011, Stoch. Proc. Appl. 121,
+Start and noises are standard normal numbers q before the reading; with it their density is exp(t l(end(q))) N(q; 0, I),
+t the temperature. Hilbert-space Hamiltonian moves (Beskos, Pinski, Sanz-Serna & Stuart 2011, Stoch. Proc. Appl. 121,
 2201-2230) rotate q and its velocity, which leaves N(0, I) alone, and kick with the gradient of l; preconditioned
 Crank-Nicolson moves (Cotter, Roberts, Stuart & White 2013, Stat. Sci. 28, 424-446) need no gradient. Any force that is
 a function of q alone keeps both exact.
@@ -10,7 +10,7 @@ a function of q alone keeps both exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -25,9 +25,7 @@ from jkofilter.numerics.linalg import by_columns, times
 from jkofilter.numerics.resampling import resample
 
 PathMove: TypeAlias = Literal["hmc", "pcn"]
-import os
 ANGLE = 1.2
-SHORT = float(os.environ.get('SHORT','1.2'))
 """Length of a Hamiltonian trajectory, a quarter turn of N(0, I) being pi / 2."""
 _WANTED: dict[PathMove, float] = {"hmc": 0.75, "pcn": 0.3}
 _GAIN = 0.6
@@ -217,7 +215,7 @@ class PathMover:
 
     def _hamiltonian(self, paths: Paths, part: slice, temperature: float) -> float:
         step = self.step["hmc"]
-        leaps = min(max(1, math.ceil((ANGLE if temperature == 1 else SHORT) / step)), _MOST_LEAPS)
+        leaps = min(max(1, math.ceil(ANGLE / step)), _MOST_LEAPS)
         cosine, sine = math.cos(step), math.sin(step)
         origin, q = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
         v = standard_normal(q.mT, self.generator).mT

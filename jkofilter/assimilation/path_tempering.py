@@ -1,4 +1,4 @@
-"""A reading taken in by paths: from prior to posterior in temperatures, moved at each (Del Moral, Doucet & Jasra 2006)."""
+"""A reading taken in by paths, in temperatures, moved at each (Del Moral, Doucet & Jasra 2006)."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def temper(
                 ends.append(_refined(target, paths, pieces, generator))
     log_weights, increment = normalise_log_weights(torch.cat([weight for _, weight in ends]))
     log_evidence += increment - math.log(len(log_weights))
-    after = torch.cat([end for end, _ in ends])
-    return TemperedPaths(after, log_weights, log_evidence, tuple(temperatures), tuple(effective), mover.acceptance)
+    points = torch.cat([end for end, _ in ends])
+    return TemperedPaths(points, log_weights, log_evidence, tuple(temperatures), tuple(effective), mover.acceptance)
 
 
 def _refined(target: PathTarget, paths: Paths, pieces: int, generator: Generator) -> tuple[Points, Scalars]:

@@ -25,8 +25,8 @@ from jkofilter._typing import Matrix, Points
 from jkofilter.models.motion import PlannedStep
 from jkofilter.models.potentials import Linearised
 from jkofilter.models.sde import LangevinSDE
-from jkofilter.numerics.linalg import times
 from jkofilter.numerics.heun import HeunScheme, Linear, phi1, phi2
+from jkofilter.numerics.linalg import times
 
 Noises: TypeAlias = Float[Tensor, "steps n k"]
 """Standard normal numbers of paths, k for each step: d, or 3 d between walls."""
@@ -53,7 +53,9 @@ class _Step:
 
     def to(self, like: Tensor) -> _Step:
         """In the type and on the device of another tensor."""
-        moved = [m.to(like) if isinstance(m, Tensor) else m for m in (self.first, self.second, self.spread, self.matrix)]
+        moved = [
+            m.to(like) if isinstance(m, Tensor) else m for m in (self.first, self.second, self.spread, self.matrix)
+        ]
         basis = None if self.linear.basis is None else self.linear.basis.to(like)
         return _Step(self.h, Linear(self.linear.rates.to(like), basis), *moved)
 

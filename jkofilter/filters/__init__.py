@@ -2,6 +2,7 @@
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters.benes import BenesFilter, benes_prior
+from jkofilter.filters.block import BlockParticleFilter
 from jkofilter.filters.contract import Filter
 from jkofilter.filters.dual_jko import DualJKOFilter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
@@ -17,6 +18,7 @@ from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
     "BenesFilter",
+    "BlockParticleFilter",
     "DualJKOFilter",
     "EnsembleKalmanFilter",
     "Filter",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal, cast
 
@@ -43,11 +42,10 @@ from jkofilter.numerics.weights import effective_sample_size
 
 _REMEMBERED = 200
 """Steps since the last reading that moves go back."""
-_LOOKED_AT = 256
+_LOOKED_AT = 128
 _AGREES = 1e-3
-import os
-COARSE = float(os.environ.get('COARSE', 1))
-PIECES = int(os.environ.get('PIECES', 4))
+_COARSE, _PIECES = 3.0, 2
+"""Steps in which paths are moved are so many times coarser than those of predictions, and are cut at the end."""
 _STUCK = 0.1
 
 
@@ -88,12 +86,14 @@ class TemperedParticleFilter(Runnable):
     Where weighing keeps the share ``ess`` of the particles effective, the filter is the bootstrap filter. Where it does
     not, paths through the last gap start anew, and the reading is taken in by temperatures chosen to keep that share:
     at each, paths are resampled, are offered another start (Metropolis), and have their driving noise moved, by
-    Hilbert-space Hamiltonian moves (Beskos et al. 2011) where potential and sensor can be differentiated by torch, else,
-    and between walls, by preconditioned Crank-Nicolson moves (Cotter et al. 2013). In the first gap the start moves
+    Hilbert-space Hamiltonian moves (Beskos et al. 2011) where potential and sensor can be differentiated by torch,
+    else, and between walls, by preconditioned Crank-Nicolson moves (Cotter et al. 2013). In the first gap the start moves
     with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the same
     time, with no gap to move in, is weighed as by the bootstrap filter.
 
-    The belief after a tempered reading holds the ends of all paths after each of the last ``sweeps``. Paths are moved in
+    Paths are moved in steps three times coarser than those of predictions; at last each step is cut in two, given its
+    noise, and the paths are weighed for the difference. The belief after a tempered reading holds the ends of all paths
+    after each of the last ``sweeps``. They are moved in
     single precision where potential and sensor take it and the likelihood does not feel it.
 
     Attributes:
@@ -182,7 +182,7 @@ class TemperedParticleFilter(Runnable):
         if not origin.prior or origin.log_weights.max() > origin.log_weights.min():
             x = x[resample(origin.log_weights, "systematic", generator, self.particles)]
         pool = origin.points.to(dtype), origin.log_weights
-        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else PIECES
+        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else _PIECES
         done = temper(target, x.to(dtype), pool, move, self.ess, self.sweeps, pieces, generator)
         ends = done.ends.to(x)
         after = PathBelief(
@@ -194,8 +194,10 @@ class TemperedParticleFilter(Runnable):
         self, now: PathBelief, origin: Origin, reading: Tensor, generator: Generator
     ) -> tuple[PathTarget, PathMove, torch.dtype]:
         """The law of paths given the reading, the move for it, and the precision in which to move."""
-        sde, duration, chosen = self.model.sde, now.time - origin.time, origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
-        steps = planned_steps(sde, chosen, duration, generator, self.substep, COARSE) if duration > 0 else ()
+        sde, duration = self.model.sde, now.time - origin.time
+        chosen = origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
+        coarseness = _COARSE if sde.domain is None else 1.0
+        steps = planned_steps(sde, chosen, duration, generator, self.substep, coarseness) if duration > 0 else ()
 
         def log_likelihood(x: Points) -> Scalars:
             return log_likelihood_without_nan(self.model, reading, x, now.time)
@@ -244,7 +246,13 @@ def _report(done: TemperedPaths, move: PathMove) -> StepInfo:
             "a lower ess"
         )
     history = {"temperature": done.temperatures, "ess": done.ess}
-    return StepInfo(log_evidence=done.log_evidence, ess=effective_sample_size(done.log_weights), details=details, note=note, history=history)
+    return StepInfo(
+        log_evidence=done.log_evidence,
+        ess=effective_sample_size(done.log_weights),
+        details=details,
+        note=note,
+        history=history,
+    )
 
 
 def _differentiable(model: StateSpaceModel, log_likelihood: LogLikelihood, x: Points) -> bool:
