@@ -28,10 +28,11 @@ PathMove: TypeAlias = Literal["hmc", "pcn"]
 ANGLE = 1.2
 """Length of a Hamiltonian trajectory, a quarter turn of N(0, I) being pi / 2."""
 _WANTED: dict[PathMove, float] = {"hmc": 0.75, "pcn": 0.3}
-_GAIN = 0.6
+_GAIN, _PATIENCE, _JITTER = 0.6, 4, 0.3
 _SHORTEST, _LONGEST, _MOST_LEAPS = 1e-3, 1.2, 32
 _TOGETHER = 16_384
 """Coordinates of points that are moved together: what a step works on stays in the cache."""
+_PARTS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +150,8 @@ class Paths:
     def parts(self) -> Iterator[slice]:
         """Points that are moved together."""
         n, d = self.origin.shape
-        size = max(32, _TOGETHER // d)
+        # Steps of moves are adapted from part to part.
+        size = max(32, min(_TOGETHER // d, math.ceil(n / _PARTS)))
         return (slice(a, min(a + size, n)) for a in range(0, n, size))
 
     def chosen(self, indices: Tensor) -> Paths:
@@ -180,7 +182,12 @@ class PathMover:
     acceptance: dict[str, list[float]] = field(default_factory=dict)
 
     def sweep(self, paths: Paths, move: PathMove, temperature: float) -> None:
-        """One move of every path."""
+        """One move of every path; again, a few times at most, while hardly half of what was wanted is accepted."""
+        for _ in range(_PATIENCE):
+            if self._swept(paths, move, temperature) > 0.5 * _WANTED[move]:
+                return
+
+    def _swept(self, paths: Paths, move: PathMove, temperature: float) -> float:
         kernel = self._hamiltonian if move == "hmc" else self._crank_nicolson
         total = 0.0
         for part in paths.parts():
@@ -189,7 +196,9 @@ class PathMover:
             total += share * size
             change = _GAIN * (share - _WANTED[move])
             self.step[move] = min(max(self.step[move] * math.exp(change), _SHORTEST), _LONGEST)
-        self.acceptance.setdefault(move, []).append(total / len(paths.value))
+        accepted = total / len(paths.value)
+        self.acceptance.setdefault(move, []).append(accepted)
+        return accepted
 
     def swap(self, paths: Paths, pool: Points, log_weights: Scalars, temperature: float) -> None:
         """Proposes to every path another start, drawn from the law of starts before the reading: weighted points."""
@@ -216,16 +225,19 @@ class PathMover:
     def _hamiltonian(self, paths: Paths, part: slice, temperature: float) -> float:
         step = self.step["hmc"]
         leaps = min(max(1, math.ceil(ANGLE / step)), _MOST_LEAPS)
-        cosine, sine = math.cos(step), math.sin(step)
+        # Steps of their own: in steps all alike, directions that turn once in a trajectory would never move.
+        value = paths.value[part]
+        steps = (step * (1 + _JITTER * (2 * uniform(value, self.generator) - 1))).unsqueeze(-1)
+        cosine, sine = steps.cos(), steps.sin()
         origin, q = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
         v = standard_normal(q.mT, self.generator).mT
         _, value, excess, slope = self.target.value_and_gradient(origin, q, temperature)
         before = _energy(temperature * value + excess, q, v)
-        v.add_(slope, alpha=0.5 * step)
+        v.addcmul_(slope, steps, value=0.5)
         for k in range(leaps):
-            q, v = torch.add(cosine * q, v, alpha=sine), torch.sub(cosine * v, q, alpha=sine)
+            q, v = torch.addcmul(cosine * q, sine, v), torch.addcmul(cosine * v, sine, q, value=-1)
             end, value, excess, slope = self.target.value_and_gradient(origin, q, temperature)
-            v.add_(slope, alpha=step if k < leaps - 1 else 0.5 * step)
+            v.addcmul_(slope, steps, value=1.0 if k < leaps - 1 else 0.5)
         ok, share = self._accepted(before - _energy(temperature * value + excess, q, v))
         return self._taken(paths, part, ok, q, end, value, share)
 

@@ -36,8 +36,9 @@ PullBack: TypeAlias = Callable[[Points], tuple[Points, Noises]]
 
 _DEEPEST = 14
 _ALIKE = 1.0
-_STABLE = 2.0
-"""Length of a step times the rate at which the drift changes along it, from which on Heun's scheme blows up."""
+_STABLE, _ACCURATE = 2.0, 0.5
+"""Length of a step times the rate at which the drift changes along it, from which on Heun's scheme blows up; and up to
+which a piece is good."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +186,9 @@ class PathMap:
         moved, change = ahead - x, self.sde.drift(ahead) - force
         change = _added(change, moved, step.matrix)
         after = _added(ahead, change, second)
-        long = ~(_excess(moved, change, h) <= 0) if depth < _DEEPEST else torch.zeros(len(x), dtype=torch.bool)
+        long = (
+            ~(_excess(moved, change, h, _ACCURATE) <= 0) if depth < _DEEPEST else torch.zeros(len(x), dtype=torch.bool)
+        )
         if long.any():
             # A steady push b with h phi1(hA) b equal to the noise of the step.
             half = 0.5 * h
@@ -241,6 +244,6 @@ def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...]) -> PathMap:
     return PathMap(sde, tuple(_step(one, float(sde.beta)) for one in planned))
 
 
-def _excess(moved: Points, change: Points, h: float) -> Tensor:
+def _excess(moved: Points, change: Points, h: float, most: float = _STABLE) -> Tensor:
     """Positive where the drift changes by more than a step can be long for, NaN where numbers break down; (n,)."""
-    return torch.sub(change.square(), moved.square(), alpha=(_STABLE / h) ** 2).sum(-1)
+    return torch.sub(change.square(), moved.square(), alpha=(most / h) ** 2).sum(-1)

@@ -87,8 +87,8 @@ class TemperedParticleFilter(Runnable):
     not, paths through the last gap start anew, and the reading is taken in by temperatures chosen to keep that share:
     at each, paths are resampled, are offered another start (Metropolis), and have their driving noise moved, by
     Hilbert-space Hamiltonian moves (Beskos et al. 2011) where potential and sensor can be differentiated by torch,
-    else, and between walls, by preconditioned Crank-Nicolson moves (Cotter et al. 2013). In the first gap the start moves
-    with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the same
+    else, and between walls, by preconditioned Crank-Nicolson moves (Cotter et al. 2013). In the first gap the start
+    moves with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the same
     time, with no gap to move in, is weighed as by the bootstrap filter.
 
     Paths are moved in steps three times coarser than those of predictions; at last each step is cut in two, given its
