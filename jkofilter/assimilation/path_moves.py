@@ -28,11 +28,11 @@ PathMove: TypeAlias = Literal["hmc", "pcn"]
 ANGLE = 1.2
 """Length of a Hamiltonian trajectory, a quarter turn of N(0, I) being pi / 2."""
 _WANTED: dict[PathMove, float] = {"hmc": 0.75, "pcn": 0.3}
-_GAIN, _PATIENCE, _JITTER = 0.6, 4, 0.3
+_GAIN, _PATIENCE, _JITTER = 1.0, 4, 0.3
 _SHORTEST, _LONGEST, _MOST_LEAPS = 1e-3, 1.2, 32
 _TOGETHER = 16_384
 """Coordinates of points that are moved together: what a step works on stays in the cache."""
-_PARTS = 8
+_PARTS = 2
 
 
 @dataclass(frozen=True, eq=False)

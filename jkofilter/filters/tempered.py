@@ -88,8 +88,8 @@ class TemperedParticleFilter(Runnable):
     at each, paths are resampled, are offered another start (Metropolis), and have their driving noise moved, by
     Hilbert-space Hamiltonian moves (Beskos et al. 2011) where potential and sensor can be differentiated by torch,
     else, and between walls, by preconditioned Crank-Nicolson moves (Cotter et al. 2013). In the first gap the start
-    moves with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the same
-    time, with no gap to move in, is weighed as by the bootstrap filter.
+    moves with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the
+    same time, with no gap to move in, is weighed as by the bootstrap filter.
 
     Paths are moved in steps three times coarser than those of predictions; at last each step is cut in two, given its
     noise, and the paths are weighed for the difference. The belief after a tempered reading holds the ends of all paths

@@ -265,8 +265,7 @@ class _Separable(Potential):
 
     def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
         """R' v'(R x), and the product with R' diag(v''(R x)) R."""
-        u = self._rotate(x)
-        slope, curvature = self._slope(u), self._curvature(u)
+        slope, curvature = self._slope(u := self._rotate(x)), self._curvature(u)
         if self.rotation is None:
             return slope, lambda v: curvature * v
         rotation = self.rotation.to(x)

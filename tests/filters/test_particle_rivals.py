@@ -35,7 +35,7 @@ def wells(d: int) -> jf.StateSpaceModel:
     turn = rotation(d)
     normal = MultivariateNormal(torch.zeros(d, dtype=F64), eye)
     return jf.StateSpaceModel(
-        prior or normal, jf.LangevinSDE(jf.DoubleWell(d, rotation=turn)), jf.LinearGaussian(turn, 0.25 * eye)
+        normal, jf.LangevinSDE(jf.DoubleWell(d, rotation=turn)), jf.LinearGaussian(turn, 0.25 * eye)
     )
 
 
