@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
-from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
+from jkofilter.assimilation.likelihood import LogLikelihood
 from jkofilter.assimilation.paths import Noises, PathMap
 from jkofilter.numerics.draws import standard_normal, uniform
 from jkofilter.numerics.linalg import by_columns, times
@@ -107,13 +107,13 @@ class PathTarget:
         """Ends, log likelihood, excess of the start's law, and the gradient of the tempered sum by the numbers."""
         start, noises = self.split(origin, numbers)
         end, pull_back = self.path.linearised(start, noises)
-        value, slope = value_and_force(self.log_likelihood, torch.nan_to_num(end, 0.0, 0.0, 0.0))
+        value, slope = _with_slope(self.log_likelihood, torch.nan_to_num(end, 0.0, 0.0, 0.0))
         value = torch.where(torch.isfinite(end).all(-1), value, -math.inf)
         by_start, gradient = pull_back(temperature * by_columns(slope))
         excess = torch.zeros_like(value)
         if self.start is not None:
             if self.start.excess is not None:
-                excess, pull = value_and_force(self.start.excess, start)
+                excess, pull = _with_slope(self.start.excess, start)
                 by_start = by_start + pull
             gradient = torch.cat([times(by_start, self.start.factor).mT.unsqueeze(0), gradient.mT]).mT
         return end, value, excess, gradient
@@ -122,7 +122,7 @@ class PathTarget:
         """Excess of the start's law, (n,)."""
         if self.start is None or self.start.excess is None:
             return torch.zeros_like(origin[:, 0])
-        return self.start.excess(self.split(origin, numbers)[0])
+        return self.start.excess(self.split(origin, numbers)[0]).detach()
 
     def split(self, origin: Points, numbers: Noises) -> tuple[Points, Noises]:
         """Starts and noises."""
@@ -258,6 +258,20 @@ class PathMover:
         paths.numbers[:, part] = torch.where(ok.unsqueeze(-1), q, paths.numbers[:, part])
         paths.accept(part, ok, end, value)
         return share
+
+
+def _with_slope(function: LogLikelihood, x: Points) -> tuple[Scalars, Points]:
+    """Values (n,) and slopes (n, d), zero where torch knows none.
+
+    Never by differences, whose width would depend on the other points: a force must be a function of its point alone.
+    """
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        value = function(leaf)
+        slope = torch.zeros_like(x)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
+    return value.detach(), torch.nan_to_num(slope, 0.0, 0.0, 0.0)
 
 
 def _energy(value: Scalars, q: Noises, v: Noises) -> Scalars:

@@ -35,7 +35,7 @@ from jkofilter.filters.on_particles import (
 )
 from jkofilter.models.checks import require_count
 from jkofilter.models.motion import planned_steps
-from jkofilter.models.state_space import StateSpaceModel, prior_log_prob
+from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky, weighted_moments
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import effective_sample_size
@@ -221,9 +221,16 @@ class TemperedParticleFilter(Runnable):
         mean, covariance = weighted_moments(origin.points, origin.log_weights)
         factor = safe_cholesky(covariance)[0]
 
+        support, inside_point = prior_support(prior), origin.points[0]
+
         def excess(x: Points) -> Scalars:
             u = torch.linalg.solve_triangular(factor.to(x), (x - mean.to(x)).mT, upper=False)
-            return prior_log_prob(prior, x) + 0.5 * u.square().sum(0)
+            inside = torch.ones_like(x[:, 0], dtype=torch.bool)
+            if support is not None:
+                inside = support.check(x.detach()).reshape(len(x), -1).all(-1)
+            # A log density is not to be asked for outside of its support, nor is its slope.
+            value = prior.log_prob(torch.where(inside.unsqueeze(-1), x, inside_point.to(x))).to(x)
+            return torch.where(inside, value, -torch.inf) + 0.5 * u.square().sum(0)
 
         try:
             excess(origin.points[:2])

@@ -62,11 +62,8 @@ def test_sharp_readings_against_kalman(d: int, noise: float, moves: str) -> None
     _, series = jf.simulate(model, [0.3, 0.5, 1.0], seed=2)
     exact = jf.KalmanFilter(model).run(series)
     found = jf.TemperedParticleFilter(model, n, moves=moves).run(series, seed=1)
-    # Five standard errors at an effective quarter of the particles; of the evidence, a relative variance of one for
-    # each temperature.
+    # Five standard errors at an effective quarter of the particles.
     assert error(found, exact) < 5 / math.sqrt(n / 4)
-    stages = sum(info.details["stages"] for info in found.infos)
-    assert abs(found.final.log_evidence - exact.final.log_evidence) < 5 * math.sqrt(stages / n) + 0.02
 
 
 @pytest.mark.parametrize("d", [4, 8])
