@@ -207,6 +207,8 @@ class PathMover:
         for part in paths.parts():
             numbers, origin = by_columns(paths.numbers[:, part]), by_columns(drawn[part])
             if start is not None:
+                # What lies by columns already is not copied, and rejected proposals must leave no trace.
+                numbers = numbers.clone()
                 numbers[0, :, : origin.shape[1]] = start.standardised(origin)
             end, value = self.target.value(origin, numbers)
             ok, share = self._accepted(temperature * (value - paths.value[part]))
