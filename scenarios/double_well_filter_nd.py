@@ -53,6 +53,8 @@ def case(d: int) -> jf.Scenario:
         model=model(d),
         filters={
             "JKO": jko,
+            "tempered": jf.TemperedParticleFilter,
+            "block": lambda m: jf.BlockParticleFilter(m, rotation=rotation(d)),
             "particles, 100000": lambda m: jf.ParticleFilter(m, 100_000, substep=SUBSTEP),
             "ensemble Kalman": lambda m: jf.EnsembleKalmanFilter(m, 10_000, substep=SUBSTEP),
             "unscented Kalman": jf.UnscentedKalmanFilter,

@@ -163,6 +163,7 @@ SHARED = {
         "driver",
         "base",
         "on_grid",
+        "on_particles",
         "surprise",
         "spectral_sweep",
         "proximal_recursion",

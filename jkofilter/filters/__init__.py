@@ -2,6 +2,7 @@
 
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.filters.benes import BenesFilter, benes_prior
+from jkofilter.filters.block import BlockParticleFilter
 from jkofilter.filters.contract import Filter
 from jkofilter.filters.dual_jko import DualJKOFilter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
@@ -12,10 +13,12 @@ from jkofilter.filters.particle import ParticleFilter
 from jkofilter.filters.product import ProductFilter
 from jkofilter.filters.proximal import ProximalFilter
 from jkofilter.filters.spectral import SpectralFilter
+from jkofilter.filters.tempered import TemperedParticleFilter
 from jkofilter.filters.unscented import UnscentedKalmanFilter
 
 __all__ = [
     "BenesFilter",
+    "BlockParticleFilter",
     "DualJKOFilter",
     "EnsembleKalmanFilter",
     "Filter",
@@ -27,6 +30,7 @@ __all__ = [
     "ProximalFilter",
     "SpectralFilter",
     "StepInfo",
+    "TemperedParticleFilter",
     "UnscentedKalmanFilter",
     "benes_prior",
 ]

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import (
-    checked_log_likelihood,
-    occasion,
-    predicting,
-    require_model,
-    require_short,
-    require_substep,
-    updating,
+from jkofilter.filters.checks import predicting, require_model, require_substep, updating
+from jkofilter.filters.on_particles import (
+    first_particles,
+    likelihood_of,
+    predicted,
+    require_density,
+    survivors,
+    weighed,
 )
-from jkofilter.models.checks import require_count, require_positive
-from jkofilter.models.line_diffusion import LineDiffusion
-from jkofilter.models.line_motion import LineMover
-from jkofilter.models.motion import coarse_note, last_step, move, reflected, resolved_step
-from jkofilter.models.reach import require_all_reachable
-from jkofilter.models.state_space import StateSpaceModel, sample_prior
-from jkofilter.numerics.draws import standard_normal
-from jkofilter.numerics.resampling import checked_scheme, resample
-from jkofilter.numerics.weights import normalise_log_weights
-
-_FEW = 30
-"""Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
+from jkofilter.models.checks import require_count
+from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.numerics.resampling import checked_scheme
 
 
 @dataclass(frozen=True)
@@ -81,15 +70,11 @@ class ParticleFilter(Runnable):
         if not 0 <= self.ess_threshold <= 1:
             raise InputError(f"ess_threshold must lie between 0 and 1, got {self.ess_threshold!r}.")
         require_substep(self.substep)
-        if self.density not in ("transition", "kde"):
-            raise InputError(f"density must be 'transition' or 'kde', got {self.density!r}.")
-        require_positive("smoothing", self.smoothing)
+        require_density(self.density, self.smoothing)
 
     def init(self, generator: Generator) -> ParticleBelief:
         """Equally weighted draws of the prior; their density is the kernel estimate."""
-        x = sample_prior(self.model.prior, self.particles, generator)
-        log_weights = torch.full((self.particles,), -math.log(self.particles), dtype=x.dtype, device=x.device)
-        return ParticleBelief(0.0, reflected(self.model.sde, x), log_weights, walls=self.model.sde.domain)
+        return first_particles(self.model, self.particles, generator)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Resample if the weights call for it, then move every particle.
@@ -100,32 +85,12 @@ class ParticleFilter(Runnable):
         """
 
         def step(now: ParticleBelief, duration: float) -> tuple[ParticleBelief, StepInfo]:
-            return self._later(now, duration, generator)
+            n = len(now.particles)
+            start = survivors(now, n, self.ess_threshold, self.resampling, generator)
+            settings = (self.substep, self.density, self.smoothing)
+            return predicted(self.model, now, start, duration, generator, settings)
 
         return predicting(belief, ParticleBelief, duration, step)
-
-    def _later(self, now: ParticleBelief, duration: float, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
-        require_short(duration, self.model, self.substep)
-        x, log_weights, resampled = self._survivors(now, generator)
-        sde = self.model.sde
-        step, means, variance = 0.0, None, 0.0
-        if isinstance(sde, LineDiffusion):
-            moved = LineMover(sde, generator).move(x, duration, self.substep)
-            x = moved.points
-        elif self.density == "kde":
-            moved = move(sde, x, duration, generator, self.substep)
-            x = moved.points
-        else:
-            step = resolved_step(sde, x, min(2 * self.smoothing, duration), generator)
-            moved = move(sde, x, duration - step, generator, self.substep)
-            means = last_step(sde, moved.points, step, generator)
-            noise = math.sqrt(step / float(sde.beta)) * standard_normal(x, generator)
-            x = reflected(sde, means + noise)
-            require_all_reachable(sde, moved.points, x)
-            variance = step / float(sde.beta)
-        after = ParticleBelief(now.time + duration, x, log_weights, now.log_evidence, means, variance, sde.domain)
-        details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
-        return after, StepInfo(details=details, note=coarse_note(moved.coarseness, self.substep))
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[ParticleBelief, StepInfo]:
         """Multiply the weights by the likelihood; the evidence increment is the log of their sum.
@@ -134,37 +99,8 @@ class ParticleFilter(Runnable):
             InputError: another filter's belief, or a bad reading.
             FilterError: every particle's likelihood is zero, or one is NaN; names the time and the reading.
         """
-        after, info = updating(belief, ParticleBelief, y, self.model, self._given)
-        return after, replace(info, ess=after.ess)
 
-    def _given(self, now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
-        likelihood = checked_log_likelihood(self.model, reading, now.particles, now.time)
-        joint = now.log_weights + likelihood
-        if (joint == -math.inf).all():
-            raise FilterError(f"the likelihood is zero at every particle {occasion(reading, now.time)}.")
-        log_weights, increment = normalise_log_weights(joint)
-        after = replace(
-            now,
-            log_weights=log_weights,
-            log_evidence=now.log_evidence + increment,
-            kernel_means=None,
-            kernel_variance=0.0,
-        )
-        return after, StepInfo(log_evidence=increment, note=_collapsed(after.ess, len(log_weights)))
+        def step(now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
+            return weighed(now, likelihood_of(self.model, now, reading))
 
-    def _survivors(self, belief: ParticleBelief, generator: Generator) -> tuple[Tensor, Tensor, bool]:
-        n = belief.particles.shape[0]
-        if self.ess_threshold == 0 or belief.ess > self.ess_threshold * n * (1 + 1e-12):
-            return belief.particles, belief.log_weights, False
-        chosen = resample(belief.log_weights, self.resampling, generator)
-        return belief.particles[chosen], torch.full_like(belief.log_weights, -math.log(n)), True
-
-
-def _collapsed(ess: float, particles: int) -> str:
-    """What to note of weights that leave few particles; empty where they leave enough."""
-    if ess >= _FEW:
-        return ""
-    return (
-        f"the reading leaves {ess:.1f} effective particles of {particles}: moments and evidence are rough, and wrong "
-        "where it lies beyond all of them; use more particles, or GridFilter or JKOFilter"
-    )
+        return updating(belief, ParticleBelief, y, self.model, step)

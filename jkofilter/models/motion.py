@@ -77,6 +77,19 @@ def coarse_note(coarseness: float, substep: float | None) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedStep:
+    """A step of exponential Heun.
+
+    Attributes:
+        length: time.
+        linear: the part of minus the drift that it treats exactly.
+    """
+
+    length: float
+    linear: Linear
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Steps of one length; ``watch`` if all of them have to compare energies, not only the first."""
@@ -100,6 +113,23 @@ def move(sde: LangevinSDE, x: Points, duration: float, generator: Generator, sub
         FilterError: points reach where the potential is infinite or jumps, or the steps that it needs are too short.
     """
     return Mover(sde, generator).move(x, duration, substep)
+
+
+def planned_steps(
+    sde: LangevinSDE,
+    x: Points,
+    duration: float,
+    generator: Generator,
+    substep: float | None = None,
+    coarseness: float = 1.0,
+) -> tuple[PlannedStep, ...]:
+    """The steps in which ``move`` takes points (n, d) that far, or so many times coarser ones.
+
+    Other arguments and errors are those of ``move``.
+    """
+    mover = Mover(sde, generator, coarseness)
+    mover.move(x, duration, substep)
+    return tuple(mover.taken)
 
 
 def resolved_step(sde: LangevinSDE, x: Points, longest: float, generator: Generator) -> float:
@@ -147,16 +177,18 @@ def _flow(
 class Mover:
     """Moves points again and again: a plan serves until it is used up."""
 
-    def __init__(self, sde: LangevinSDE, generator: Generator) -> None:
-        self.sde, self.generator = sde, generator
+    def __init__(self, sde: LangevinSDE, generator: Generator, coarseness: float = 1.0) -> None:
+        self.sde, self.generator, self.coarseness = sde, generator, coarseness
         self.plan: _Plan | None = None
         self.left, self.split, self.split_before = 0, 0, 0
+        self.taken: list[PlannedStep] = []
 
     def move(self, x: Points, duration: float, substep: float | None = None) -> Moved:
         """As the function ``move``."""
         if duration <= 0:
             return Moved(x, 0, 0, 0.0)
         self.split = self.split_before = 0
+        self.taken = []
         try:
             moved = self._fixed(x, duration, substep) if substep else self._free(x, duration)
             require_finite(self.sde, moved.points)
@@ -171,6 +203,7 @@ class Mover:
         """Equal Heun steps of at most ``substep``."""
         count, h = equal_steps(duration, substep)
         stepper, unresolved = self.stepper(_heun(x)), 0.0
+        self.taken = [PlannedStep(h, stepper.linear)] * count
         for k in range(count):
             before = x
             watch = k % _BLOCK == 0 or len(x) < _PLANNERS
@@ -198,6 +231,7 @@ class Mover:
                     "steps; shorten the gap or smooth the potential."
                 )
             h, before = remaining / ahead, x
+            self.taken.append(PlannedStep(h, plan.stepper.linear))
             x, missed = self._step(plan.stepper, x, h, plan.watch or fresh or len(x) < _PLANNERS)
             if fresh:
                 require_all_reachable(self.sde, before[:_LOOKED_AT], x[:_LOOKED_AT])
@@ -255,6 +289,7 @@ class Mover:
             after, unresolved = stepper.step(points, h, stepper.noise(points, h, self.generator), self.generator)
             unresolved = torch.nan_to_num(unresolved, nan=SPLIT).clamp(max=SPLIT)
             excess = max(unresolved.mean().item() / accurate, torch.quantile(unresolved, 0.95).item() / STABLE)
+            excess /= self.coarseness
             if excess <= 1.1 or h < longest * 2.0**-_DEEPEST:
                 return _Plan(stepper, h, bool((unresolved == SPLIT).any()))
             if not looked and h < longest * 2.0**-_SUSPICIOUS:

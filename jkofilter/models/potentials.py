@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,13 @@ from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor, positive_number, require_orthogonal, require_spd
 from jkofilter.models.probes import TORCH_ONLY, probe_points, require_pointwise
 from jkofilter.numerics.domain import Domain, as_domain
+from jkofilter.numerics.linalg import times
 
 __all__ = ["DoubleWell", "GaussianMixture", "LogCosh", "Potential", "Quadratic", "Rotated", "SineQuadratic"]
+
+
+Linearised: TypeAlias = Callable[[Tensor], Tensor]
+"""A Hessian as what it does to directions (..., d)."""
 
 
 class Potential:
@@ -113,6 +118,20 @@ class Potential:
             ]
         return torch.stack(rows, dim=-2)
 
+    def linearised(self, x: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Linearised]:
+        """grad V(x), and what maps directions v (..., d) to hessian(x) v, at the price of a gradient."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self._total(leaf), leaf, create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            if not gradient.requires_grad:
+                return torch.zeros_like(v)
+            (along,) = torch.autograd.grad(gradient, leaf, v, retain_graph=True, materialize_grads=True)
+            return along
+
+        return gradient.detach(), product
+
 
 ROTATES = (
     "a drift -A (x - b) with such an A is no gradient of a V, which is all this toolkit carries, and (A + A.T) / 2 is "
@@ -140,11 +159,15 @@ class Quadratic(Potential):
 
     def gradient(self, x: Tensor) -> Tensor:
         """precision (x - mean)."""
-        return (x - self.mean.to(x)) @ self.precision.to(x)
+        return times(x - self.mean.to(x), self.precision.to(x))
 
     def hessian(self, x: Tensor) -> Tensor:
         """The precision at every point."""
         return self.precision.to(x).expand(*x.shape, self.dim)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """Gradient, and the product with the precision."""
+        return self.gradient(x), lambda v: times(v, self.precision.to(v))
 
 
 class Rotated(Potential):
@@ -181,6 +204,12 @@ class Rotated(Potential):
         rotation = self.rotation.to(x)
         return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
 
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """Those of v, coordinate by coordinate in R x."""
+        rotation = self.rotation.to(x)
+        slope, curved = self.scalar_potential.linearised(self._coordinates(x))
+        return slope.squeeze(-1) @ rotation, lambda v: curved(self._coordinates(v)).squeeze(-1) @ rotation
+
 
 def _rotated_walls(domain: Domain | None, rotation: Tensor) -> Domain | None:
     """The box in x that every (R x)_i in ``domain`` makes; there is one if R permutes and flips axes."""
@@ -214,7 +243,7 @@ class _Separable(Potential):
         raise TypeError("a separable potential defines its scalar curvature")
 
     def _rotate(self, x: Tensor) -> Tensor:
-        return x if self.rotation is None else x @ self.rotation.to(x).mT
+        return x if self.rotation is None else times(x, self.rotation.to(x).mT)
 
     def _energy(self, x: Tensor) -> Tensor:
         return self._value(self._rotate(x)).sum(-1)
@@ -222,7 +251,7 @@ class _Separable(Potential):
     def gradient(self, x: Tensor) -> Tensor:
         """R' v'(R x)."""
         slope = self._slope(self._rotate(x))
-        return slope if self.rotation is None else slope @ self.rotation.to(x)
+        return slope if self.rotation is None else times(slope, self.rotation.to(x))
 
     def hessian(self, x: Tensor) -> Tensor:
         """R' diag(v''(R x)) R."""
@@ -233,6 +262,14 @@ class _Separable(Potential):
             return torch.diag_embed(curvature)
         rotation = self.rotation.to(x)
         return torch.einsum("ki,...k,kj->...ij", rotation, curvature, rotation)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Linearised]:
+        """R' v'(R x), and the product with R' diag(v''(R x)) R."""
+        slope, curvature = self._slope(u := self._rotate(x)), self._curvature(u)
+        if self.rotation is None:
+            return slope, lambda v: curvature * v
+        rotation = self.rotation.to(x)
+        return times(slope, rotation), lambda v: times(curvature * times(v, rotation.mT), rotation)
 
 
 class DoubleWell(_Separable):

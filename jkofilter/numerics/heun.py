@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Points, Scalars
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.draws import standard_normal, uniform
+from jkofilter.numerics.linalg import times
 
 Length: TypeAlias = float | Tensor
 """Of a step, time: one number, or one for each point, (n, 1)."""
@@ -62,11 +63,11 @@ class Linear:
 
     def into(self, x: Points) -> Points:
         """Coordinates in the eigenbasis."""
-        return x if self.basis is None else x @ self.basis
+        return x if self.basis is None else times(x, self.basis)
 
     def back(self, u: Points) -> Points:
         """From coordinates in the eigenbasis."""
-        return u if self.basis is None else u @ self.basis.mT
+        return u if self.basis is None else times(u, self.basis.mT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +139,10 @@ class HeunScheme:
         else:
             after, moved, foreseen = self._reflected(self.domain, x, h, force, noise, generator)
             change = foreseen - force
-        size = torch.linalg.vector_norm(change, dim=-1)
+        # Norms by sums: torch's own take many times as long where coordinates are not neighbours in memory.
+        size = change.square().sum(-1).sqrt()
         length = h[:, 0] if isinstance(h, Tensor) else h
-        unresolved = torch.where(size == 0, size, length * size / torch.linalg.vector_norm(moved, dim=-1))
+        unresolved = torch.where(size == 0, size, length * size / moved.square().sum(-1).sqrt())
         if watch:
             seen = 0.5 * self.beta * ((force + foreseen) * (after - x)).sum(-1)
             before, now = self.energy(x), self.energy(after)
@@ -152,11 +154,29 @@ class HeunScheme:
         self, domain: Domain, x: Points, h: Length, force: Points, noise: Points, generator: Generator
     ) -> tuple[Points, Points, Points]:
         """After the step, the move to the predicted point, and the drift there."""
+        return self.reflected(domain, x, h, force, noise, (uniform(x, generator), uniform(x, generator)))
+
+    def reflected(
+        self, domain: Domain, x: Points, h: Length, force: Points, noise: Points, towards: tuple[Points, Points]
+    ) -> tuple[Points, Points, Points]:
+        """A step between walls, given everything random.
+
+        Args:
+            domain: the walls.
+            x: from where, (n, d).
+            h: length, time.
+            force: the drift there.
+            noise: from ``noise``.
+            towards: uniform numbers that tell how far the path went towards lower and upper walls, (n, d) each.
+
+        Returns:
+            Where it leads, the move to the predicted point, and the drift there, (n, d) each.
+        """
         low, high = domain.corners(x)
         # How far a path goes beyond its ends within a step: one draw for each wall, used in both stages.
         spread = -4 / self.beta * h
-        below = spread * torch.log1p(-uniform(x, generator))
-        above = spread * torch.log1p(-uniform(x, generator))
+        below = spread * torch.log1p(-towards[0])
+        above = spread * torch.log1p(-towards[1])
 
         def reach(shift: Points) -> Points:
             lowest = 0.5 * (shift - (shift.square() + below).sqrt())

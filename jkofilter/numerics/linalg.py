@@ -18,6 +18,19 @@ def symmetrised(matrix: Tensor) -> Tensor:
     return 0.5 * (matrix + matrix.mT)
 
 
+def by_columns(x: Tensor) -> Tensor:
+    """The same tensor (..., n, d), laid out in memory coordinate by coordinate."""
+    return x.mT.contiguous().mT
+
+
+def times(x: Tensor, matrix: Matrix) -> Tensor:
+    """x @ matrix for points (..., d); of (n, d) the outcome lies ``by_columns``.
+
+    So it takes a fraction of the time where d is small: BLAS are slow at tall products.
+    """
+    return (matrix.mT @ x.mT).mT if x.ndim == 2 else x @ matrix
+
+
 def safe_cholesky(matrix: Matrix) -> tuple[Matrix, float]:
     """Lower Cholesky factor of a symmetric matrix, with the least jitter that makes it succeed.
 

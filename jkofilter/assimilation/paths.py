@@ -1,0 +1,249 @@
+"""Paths through a gap as a map: from a start and standard normal numbers to where the diffusion is at its end.
+
+The map is exponential Heun (``numerics/heun.py``) with steps that are planned once for the gap, so that it is the same
+for every point and can be differentiated by hand: with f = -grad V, symmetric matrices P1 = h phi1(hA), P2 = h phi2(hA)
+and S S' = (2 / beta) h phi1(2hA),
+
+    p = x + f(x) P1 + z S',    x' = p + (f(p) - f(x) + (p - x) A) P2,
+
+so that with l the derivative by x' and c = l P2, that by p is m = l + J(p) c + c A, that by z is m S, and that by x is
+m - c A + J(x) (m P1 - c), J = -Hessian. A point for which a step turns out too long takes it in pieces, along which its
+noise is spread evenly; its derivative is then given as zero, which costs moves of that point, not their exactness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from jkofilter._typing import Matrix, Points
+from jkofilter.models.motion import PlannedStep
+from jkofilter.models.potentials import Linearised
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.numerics.heun import HeunScheme, Linear, phi1, phi2
+from jkofilter.numerics.linalg import times
+
+Noises: TypeAlias = Float[Tensor, "steps n k"]
+"""Standard normal numbers of paths, k for each step: d, or 3 d between walls."""
+
+PullBack: TypeAlias = Callable[[Points], tuple[Points, Noises]]
+"""From derivatives by the end of paths (n, d) to those by start and noises."""
+
+_DEEPEST = 14
+_ALIKE = 1.0
+_STABLE, _ACCURATE = 2.0, 0.5
+"""Length of a step times the rate at which the drift changes along it, from which on Heun's scheme blows up; and up to
+which a piece is good."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One step; matrices that are multiples of the identity are numbers."""
+
+    h: float
+    linear: Linear
+    first: Matrix | float
+    second: Matrix | float
+    spread: Matrix | float
+    matrix: Matrix | float
+
+    def to(self, like: Tensor) -> _Step:
+        """In the type and on the device of another tensor."""
+        moved = [
+            m.to(like) if isinstance(m, Tensor) else m for m in (self.first, self.second, self.spread, self.matrix)
+        ]
+        basis = None if self.linear.basis is None else self.linear.basis.to(like)
+        return _Step(self.h, Linear(self.linear.rates.to(like), basis), *moved)
+
+
+def _step(planned: PlannedStep, beta: float) -> _Step:
+    h, linear = planned.length, planned.linear
+    rates = linear.rates
+    if rates.max() - rates.min() <= _ALIKE * rates.mean():
+        # A multiple of the identity does nearly as well, and takes no products with matrices.
+        linear = Linear(rates.mean().expand_as(rates))
+    deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
+    first, second = _factors(linear, h)
+    return _Step(h, linear, first, second, _whole(linear, deviation), _whole(linear, linear.rates))
+
+
+def _whole(linear: Linear, factor: Tensor) -> Matrix | float:
+    """The matrix that multiplies eigenvectors of A by ``factor``."""
+    if linear.basis is None:
+        return factor[0].item() if bool((factor == factor[0]).all()) else torch.diag(factor)
+    return (linear.basis * factor) @ linear.basis.mT
+
+
+def _factors(linear: Linear, h: float) -> tuple[Matrix | float, Matrix | float]:
+    """P1 and P2 of a step of this length."""
+    z = h * linear.rates
+    return _whole(linear, h * phi1(z)), _whole(linear, h * phi2(z))
+
+
+def _times(x: Points, factor: Matrix | float) -> Points:
+    return times(x, factor) if isinstance(factor, Tensor) else x * factor
+
+
+def _added(x: Points, y: Points, factor: Matrix | float) -> Points:
+    """x + y factor."""
+    if isinstance(factor, Tensor):
+        return torch.addmm(x.mT, factor.mT, y.mT).mT
+    return torch.add(x, y, alpha=factor)
+
+
+@dataclass(frozen=True, eq=False)
+class PathMap:
+    """Where paths through a gap end.
+
+    Attributes:
+        sde: the diffusion.
+        steps: of the gap.
+    """
+
+    sde: LangevinSDE
+    steps: tuple[_Step, ...]
+
+    @property
+    def width(self) -> int:
+        """How many numbers a step takes."""
+        return self.sde.dim * (1 if self.sde.domain is None else 3)
+
+    def to(self, like: Tensor) -> PathMap:
+        """In the type and on the device of another tensor."""
+        return replace(self, steps=tuple(step.to(like) for step in self.steps))
+
+    def end(self, x: Points, noises: Noises) -> Points:
+        """Where paths from x (n, d) end, (n, d); NaN where they leave the finite numbers."""
+        if self.sde.domain is not None:
+            return self._between_walls(x, noises)
+        start, worst = x, x.new_zeros(len(x))
+        for step, z in zip(self.steps, noises, strict=True):
+            force = self.sde.drift(x)
+            ahead = _added(_added(x, force, step.first), z, step.spread)
+            moved, change = ahead - x, self.sde.drift(ahead) - force
+            change = _added(change, moved, step.matrix)
+            worst = torch.maximum(worst, _excess(moved, change, step.h))
+            x = _added(ahead, change, step.second)
+        return self._mended(start, noises, x, worst)[0]
+
+    def linearised(self, x: Points, noises: Noises) -> tuple[Points, PullBack]:
+        """Where paths end, and how derivatives are pulled back from there.
+
+        Without walls only.
+        """
+        start, worst = x, x.new_zeros(len(x))
+        tape: list[tuple[Linearised, Linearised]] = []
+        potential = self.sde.potential
+        for step, z in zip(self.steps, noises, strict=True):
+            slope, here = potential.linearised(x)
+            ahead = _added(torch.sub(x, _times(slope, step.first)), z, step.spread)
+            slope_ahead, there = potential.linearised(ahead)
+            moved, change = ahead - x, slope - slope_ahead
+            change = _added(change, moved, step.matrix)
+            worst = torch.maximum(worst, _excess(moved, change, step.h))
+            x = _added(ahead, change, step.second)
+            tape.append((here, there))
+        end, mended = self._mended(start, noises, x, worst)
+
+        def pull_back(slope: Points) -> tuple[Points, Noises]:
+            if mended is not None:
+                slope = torch.where(mended.unsqueeze(-1), 0.0, slope)
+            by_noise = torch.empty_like(noises)
+            for j in range(len(self.steps) - 1, -1, -1):
+                step, (here, there) = self.steps[j], tape[j]
+                c = _times(slope, step.second)
+                bent = _times(c, step.matrix)
+                by_ahead = slope + bent - there(c)
+                by_noise[j] = _times(by_ahead, step.spread)
+                slope = by_ahead - bent - here(_times(by_ahead, step.first) - c)
+            if mended is not None:
+                # Zero times the infinite curvature of a path that blew up is NaN.
+                slope, by_noise = slope.nan_to_num(0.0, 0.0, 0.0), by_noise.nan_to_num(0.0, 0.0, 0.0)
+            return slope, by_noise
+
+        return end, pull_back
+
+    def _mended(self, start: Points, noises: Noises, end: Points, worst: Tensor) -> tuple[Points, Tensor | None]:
+        """Ends, those anew whose steps were too long, and which these are (None for none)."""
+        long = ~(worst <= 0)
+        if not long.any():
+            return end, None
+        x = start[long]
+        for step, z in zip(self.steps, noises[:, long], strict=True):
+            x = self._in_pieces(step, x, step.h, _times(z, step.spread))
+        return torch.index_put(end, (long,), x), long
+
+    def _in_pieces(self, step: _Step, x: Points, h: float, noise: Points, depth: int = 0) -> Points:
+        """One step, halved where it is too long."""
+        force = self.sde.drift(x)
+        first, second = _factors(step.linear, h)
+        ahead = _added(x, force, first) + noise
+        moved, change = ahead - x, self.sde.drift(ahead) - force
+        change = _added(change, moved, step.matrix)
+        after = _added(ahead, change, second)
+        long = (
+            ~(_excess(moved, change, h, _ACCURATE) <= 0) if depth < _DEEPEST else torch.zeros(len(x), dtype=torch.bool)
+        )
+        if long.any():
+            # A steady push b with h phi1(hA) b equal to the noise of the step.
+            half = 0.5 * h
+            rates = step.linear.rates
+            ratio = half * phi1(half * rates) / (h * phi1(h * rates))
+            part = step.linear.back(ratio * step.linear.into(noise[long]))
+            after[long] = self._in_pieces(
+                step, self._in_pieces(step, x[long], half, part, depth + 1), half, part, depth + 1
+            )
+        return after
+
+    def _between_walls(self, x: Points, noises: Noises) -> Points:
+        domain = self.sde.domain
+        if domain is None:
+            raise TypeError("there are no walls")
+        beta = float(self.sde.beta)
+        scheme = HeunScheme(self.sde.drift, self.sde.potential, beta, Linear(torch.zeros_like(x[0])), domain)
+        for step, z in zip(self.steps, noises, strict=True):
+            normal, below, above = z.chunk(3, -1)
+            # Uniform numbers lie in [0, 1).
+            towards = tuple(torch.special.ndtr(one).clamp(max=1 - torch.finfo(x.dtype).eps) for one in (below, above))
+            spread = (2 / beta * step.h) ** 0.5
+            x = scheme.reflected(domain, x, step.h, self.sde.drift(x), spread * normal, towards)[0]
+        return x
+
+
+def refined(path: PathMap, noises: Noises, pieces: int, generator: Generator) -> tuple[PathMap, Noises]:
+    """The same paths in steps so many times shorter: their noises given those of the whole steps.
+
+    Pieces c_k of the noise of a step, C = sum_k D_k c_k with D_k the decay from the end of a piece to that of the step,
+    are drawn freely and then shifted by Cov(c_k, C) Var(C)^-1 times what their sum misses of C. Without walls only.
+    """
+    beta, like = float(path.sde.beta), noises
+    steps: list[_Step] = []
+    numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator).mT
+    for j, step in enumerate(path.steps):
+        linear, h = step.linear, step.h / pieces
+        fine = _step(PlannedStep(h, linear), beta).to(like)
+        deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
+        decays = [torch.exp(-(pieces - 1 - k) * h * linear.rates) for k in range(pieces)]
+        whole = sum(decay.square() for decay in decays) * deviation.square()
+        mine = numbers[j * pieces : (j + 1) * pieces]
+        free = [deviation * linear.into(z) for z in mine]
+        missed = linear.into(_times(noises[j], step.spread)) - sum(d * c for d, c in zip(decays, free, strict=True))
+        for k in range(pieces):
+            mine[k] += linear.back(deviation * decays[k] / whole * missed)
+        steps += [fine] * pieces
+    return PathMap(path.sde, tuple(steps)), numbers
+
+
+def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...]) -> PathMap:
+    """The map of a gap that is taken in the given steps."""
+    return PathMap(sde, tuple(_step(one, float(sde.beta)) for one in planned))
+
+
+def _excess(moved: Points, change: Points, h: float, most: float = _STABLE) -> Tensor:
+    """Positive where the drift changes by more than a step can be long for, NaN where numbers break down; (n,)."""
+    return torch.sub(change.square(), moved.square(), alpha=(most / h) ** 2).sum(-1)

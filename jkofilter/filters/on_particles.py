@@ -1,0 +1,185 @@
+"""What particle filters share: survivors, prediction by the exact dynamics, weights by the likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from jkofilter._typing import Points, Scalars
+from jkofilter.beliefs.info import StepInfo
+from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.errors import FilterError, InputError
+from jkofilter.filters.checks import checked_log_likelihood, occasion, require_short
+from jkofilter.models.checks import require_positive
+from jkofilter.models.line_diffusion import LineDiffusion
+from jkofilter.models.line_motion import LineMover
+from jkofilter.models.motion import Moved, coarse_note, last_step, move, reflected, resolved_step
+from jkofilter.models.reach import require_all_reachable
+from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.numerics.draws import standard_normal
+from jkofilter.numerics.resampling import resample
+from jkofilter.numerics.weights import normalise_log_weights
+
+_FEW = 30
+"""Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrived:
+    """Particles after a prediction.
+
+    Attributes:
+        points: (n, d).
+        means: of the last step's Gaussian noise, (n, d); None where it was not set apart.
+        variance: of that noise, per coordinate.
+        moved: what moving took.
+    """
+
+    points: Points
+    means: Points | None
+    variance: float
+    moved: Moved
+
+
+def require_density(density: str, smoothing: float) -> None:
+    """Raise InputError unless these say how a particle filter's density is to be had."""
+    if density not in ("transition", "kde"):
+        raise InputError(f"density must be 'transition' or 'kde', got {density!r}.")
+    require_positive("smoothing", smoothing)
+
+
+def first_particles(model: StateSpaceModel, n: int, generator: Generator) -> ParticleBelief:
+    """Equally weighted draws of the prior; their density is the kernel estimate."""
+    x = reflected(model.sde, sample_prior(model.prior, n, generator))
+    return ParticleBelief(0.0, x, equal_log_weights(x), walls=model.sde.domain)
+
+
+def equal_log_weights(x: Points) -> Scalars:
+    """Of points (n, d)."""
+    return torch.full((len(x),), -math.log(len(x)), dtype=x.dtype, device=x.device)
+
+
+def survivors(
+    belief: ParticleBelief, n: int, threshold: float, scheme: str, generator: Generator
+) -> tuple[Points, Scalars, bool]:
+    """``n`` particles with log weights, and whether they were resampled.
+
+    Args:
+        belief: weighted particles.
+        n: how many are wanted.
+        threshold: share of them; they are resampled when the effective sample size is at most that.
+        scheme: of resampling.
+        generator: draws.
+    """
+    if len(belief.particles) == n and (threshold == 0 or belief.ess > threshold * n * (1 + 1e-12)):
+        return belief.particles, belief.log_weights, False
+    x = belief.particles[resample(belief.log_weights, scheme, generator, n)]
+    return x, equal_log_weights(x), True
+
+
+def arrive(
+    sde: LangevinSDE | LineDiffusion,
+    x: Points,
+    duration: float,
+    generator: Generator,
+    substep: float | None,
+    density: str,
+    smoothing: float,
+) -> Arrived:
+    """Particles (n, d) moved ``duration`` ahead; with density "transition" the last noise is set apart.
+
+    Raises:
+        FilterError: particles reach where the potential is infinite or jumps, or a substep makes them blow up.
+    """
+    if isinstance(sde, LineDiffusion):
+        moved = LineMover(sde, generator).move(x, duration, substep)
+        return Arrived(moved.points, None, 0.0, moved)
+    if density == "kde":
+        moved = move(sde, x, duration, generator, substep)
+        return Arrived(moved.points, None, 0.0, moved)
+    step = resolved_step(sde, x, min(2 * smoothing, duration), generator)
+    moved = move(sde, x, duration - step, generator, substep)
+    means = last_step(sde, moved.points, step, generator)
+    variance = step / float(sde.beta)
+    after = reflected(sde, means + math.sqrt(variance) * standard_normal(x, generator))
+    require_all_reachable(sde, moved.points, after)
+    return Arrived(after, means, variance, moved)
+
+
+def predicted(
+    model: StateSpaceModel,
+    now: ParticleBelief,
+    start: tuple[Points, Scalars, bool],
+    duration: float,
+    generator: Generator,
+    settings: tuple[float | None, str, float],
+) -> tuple[ParticleBelief, StepInfo]:
+    """The belief ``duration`` later.
+
+    Args:
+        model: whose diffusion it is.
+        now: the belief.
+        start: its ``survivors``.
+        duration: time.
+        generator: draws.
+        settings: substep, density and smoothing.
+
+    Raises:
+        InputError: so long a duration that nobody would wait for it.
+        FilterError: as ``arrive``.
+    """
+    substep = settings[0]
+    require_short(duration, model, substep)
+    x, log_weights, resampled = start
+    arrived = arrive(model.sde, x, duration, generator, *settings)
+    after = ParticleBelief(
+        now.time + duration,
+        arrived.points,
+        log_weights,
+        now.log_evidence,
+        arrived.means,
+        arrived.variance,
+        model.sde.domain,
+    )
+    moved = arrived.moved
+    details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
+    return after, StepInfo(details=details, note=coarse_note(moved.coarseness, substep))
+
+
+def likelihood_of(model: StateSpaceModel, now: ParticleBelief, reading: Tensor) -> Scalars:
+    """log p(reading | x) at the particles, (n,).
+
+    Raises:
+        FilterError: it is zero at every particle that has weight, or NaN or infinite at one.
+    """
+    value = checked_log_likelihood(model, reading, now.particles, now.time)
+    if (now.log_weights + value == -math.inf).all():
+        raise FilterError(f"the likelihood is zero at every particle {occasion(reading, now.time)}.")
+    return value
+
+
+def weighed(now: ParticleBelief, log_likelihood: Scalars) -> tuple[ParticleBelief, StepInfo]:
+    """Weights times likelihood; the evidence increment is the log of their sum."""
+    log_weights, increment = normalise_log_weights(now.log_weights + log_likelihood)
+    after = replace(
+        now,
+        log_weights=log_weights,
+        log_evidence=now.log_evidence + increment,
+        kernel_means=None,
+        kernel_variance=0.0,
+    )
+    return after, StepInfo(log_evidence=increment, ess=after.ess, note=_collapsed(after.ess, len(log_weights)))
+
+
+def _collapsed(ess: float, particles: int) -> str:
+    """What to note of weights that leave few particles; empty where they leave enough."""
+    if ess >= _FEW:
+        return ""
+    return (
+        f"the reading leaves {ess:.1f} effective particles of {particles}: moments and evidence are rough, and wrong "
+        "where it lies beyond all of them; use more particles, or GridFilter or JKOFilter"
+    )
