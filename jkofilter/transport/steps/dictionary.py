@@ -12,7 +12,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.models.potentials import Potential
 from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
-from jkofilter.transport.steps.ridge_fit import symmetric_directions
+from jkofilter.transport.steps.ridge_design import symmetric_directions
 
 PROBES = 64
 """Particles whose Hessians propose directions."""
