@@ -140,6 +140,19 @@ class RidgeDesign:
         slopes = sums.flip(1).cumsum(1).flip(1)[:, 1:] * self.ridges.width[:, None]
         return _tied(slopes + values) - self.slope_mean * force.sum(1, keepdim=True)
 
+    def pulled(self, force: Points, strain: Float[Tensor, "n d d"], on_quadratic: Matrix | None = None) -> Tensor:
+        """Derivative by the parameters of E[force . y + tr(strain H)] + tr(on_quadratic Q)."""
+        n, directions = len(force), self.ridges.directions
+        moment = self.x.mT @ force / n + strain.mean(0)
+        if on_quadratic is not None:
+            moment = moment + on_quadratic
+        pairs = ((self.pairs @ moment) * self.pairs).sum(-1)
+        if directions.shape[0] == 0:
+            return torch.cat((force.mean(0), pairs))
+        along = ((directions @ strain) * directions).sum(-1).expand(n, -1)
+        ridge = self.pulled_along((directions @ force.mT) / n, along.mT / n)
+        return torch.cat((force.mean(0), pairs, ridge.reshape(-1)))
+
     def rough(self, c: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """Gradient of the smoothing term at flat coefficients."""
         rows = c.reshape(self.slope_mean.shape)
@@ -156,51 +169,79 @@ class RidgeDesign:
 
     def second_derivatives(self, metric: Float[Tensor, "n d d"], inverse: Float[Tensor, "n d d"], beta: float) -> Matrix:
         """The Hessian of the objective without its barrier and smoothing, by the parameters."""
-        n, d = self.x.shape
-        a, width = self.ridges.directions, self.ridges.width
-        k, j = self.slope_mean.shape
-        m = self.ridges.cells + 3
-        pulled, strained = (a @ metric).transpose(0, 1).contiguous(), (a @ inverse).transpose(0, 1).contiguous()
-        sums, values = self.x.new_zeros(k, k, m + 1, m + 1), self.x.new_zeros(k, k, m, m)
-        add_products(*self._slots, _array(a), _array(pulled), _array(strained), _array(sums), _array(values))
-        total = self.x.new_empty(self.split[1] + k * j, self.split[1] + k * j)
-        end = self.split[1]
-        # Running sums from the last slot on turn differences of antiderivatives into antiderivatives; the first is one.
-        turn = torch.triu(torch.ones(m + 1, m + 1).to(a))
-        tie = torch.nn.functional.pad(_tied(torch.eye(m).to(a)).mT, (1, 0)) @ turn
-        features = width[:, None, None] * tie
-        features = features - self.slope_mean.unsqueeze(-1) * turn[0]
-        slopes = torch.einsum("kim,kbmr->kbir", features, sums)
-        slopes = torch.einsum("kbir,bjr->kbij", slopes, features)
-        bends = _tied(_tied(values).mT).mT
-        block = (slopes + bends / beta) / n
-        lower = torch.tril(torch.ones(k, k).to(a))[:, :, None, None]
-        block = lower * block
-        block = block + block.permute(1, 0, 3, 2) * (1 - torch.eye(k).to(a))[:, :, None, None]
-        total[end:, end:] = block.permute(0, 2, 1, 3).reshape(k * j, k * j)
-        self._fill_affine(total, metric, inverse, pulled, strained, beta)
+        a, size, end = self.ridges.directions, self.slope_mean.numel(), self.split[1]
+        pulled, strained = ((a @ each).transpose(0, 1).contiguous() for each in (metric, inverse))
+        total = self.x.new_empty(end + size, end + size)
+        if size:
+            products = self._compiled_products if self._compiled else self._dense_products
+            blocks = products(pulled, strained, beta).permute(0, 2, 1, 3)
+            total[end:, end:] = blocks.reshape(size, size)
+        for row, (scalar, vector) in enumerate(zip(self._affine_scalars, self._affine_vectors, strict=True)):
+            bent = inverse @ vector if row >= self.x.shape[1] else torch.zeros_like(self.x)
+            product = self._row(scalar.unsqueeze(-1) * (metric @ vector), bent, beta)
+            total[row], total[:, row] = product, product
         return total
 
-    def _fill_affine(
-        self, total: Matrix, metric: Tensor, inverse: Tensor, pulled: Tensor, strained: Tensor, beta: float
-    ) -> None:
-        """Rows and columns of b and q."""
-        n, d = self.x.shape
-        end = self.split[1]
-        reach = self.x @ self.pairs.mT
-        # Every feature is a scalar times a fixed vector.
-        scalars = torch.cat((torch.ones_like(self.x), reach), 1)
-        vectors = torch.cat((torch.eye(d).to(self.x), self.pairs))
-        own = torch.einsum("na,nab,nb->ab", scalars, vectors @ metric @ vectors.mT, scalars)
-        own[d:, d:] += (self.pairs @ inverse @ self.pairs.mT).square().sum(0) / beta
-        total[:end, :end] = own / n
-        none = torch.zeros_like(strained[..., 0])
-        for row in range(end):
-            force = scalars[:, row] * (pulled @ vectors[row])
-            strain = (strained @ vectors[row]).square() / beta if row >= d else none
-            pull = self.pulled_along(force, strain).reshape(-1) / n
-            total[row, end:] = pull
-            total[end:, row] = pull
+    def _compiled_products(self, pulled: Tensor, strained: Tensor, beta: float) -> Float[Tensor, "k k j j"]:
+        """Blocks of second derivatives by the coefficients of two directions."""
+        a, k, m = self.ridges.directions, len(self.index), self.ridges.cells + 3
+        sums, values = a.new_zeros(k, k, m + 1, m + 1), a.new_zeros(k, k, m, m)
+        add_products(*self._slots, _array(a), _array(pulled), _array(strained), _array(sums), _array(values))
+        # Running sums from the last slot on turn differences of antiderivatives into antiderivatives; the first is one.
+        turn = torch.triu(torch.ones(m + 1, m + 1).to(a))
+        features = torch.nn.functional.pad(_tied(torch.eye(m).to(a)).mT, (1, 0)) @ turn
+        features = self.ridges.width[:, None, None] * features - self.slope_mean.unsqueeze(-1) * turn[0]
+        slopes = (features.unsqueeze(1) @ sums) @ features.mT.unsqueeze(0)
+        lower = (slopes + _tied(_tied(values).mT).mT / beta) / len(self.x)
+        before = torch.tril(torch.ones(k, k).to(a), -1)[:, :, None, None] * lower
+        own = torch.eye(k).to(a)[:, :, None, None] * lower
+        return before + own + before.permute(1, 0, 3, 2)
+
+    def _dense_products(self, pulled: Tensor, strained: Tensor, beta: float) -> Float[Tensor, "k k j j"]:
+        """The same by dense products, for other devices."""
+        a = self.ridges.directions
+        slopes, bends = self.ridges.basis(self.x + self.x_mean)
+        slopes = slopes - slopes.mean(0)
+        rows = []
+        for own_slope, own_bend, pull, strain in zip(slopes.unbind(1), bends.unbind(1), pulled, strained, strict=True):
+            metric, squares = (pull @ a.mT).unsqueeze(-1), (strain @ a.mT).square().unsqueeze(-1)
+            block = torch.einsum("ni,nlj->lij", own_slope, metric * slopes)
+            rows.append(block + torch.einsum("ni,nlj->lij", own_bend, squares * bends) / beta)
+        return torch.stack(rows) / len(self.x)
+
+    @property
+    def _affine_scalars(self) -> Float[Tensor, "p n"]:
+        """The features of b and q are scalars of the particles times fixed vectors."""
+        return torch.cat((torch.ones_like(self.x), self.x @ self.pairs.mT), 1).mT
+
+    @property
+    def _affine_vectors(self) -> Float[Tensor, "p d"]:
+        return torch.cat((torch.eye(self.x.shape[1]).to(self.x), self.pairs))
+
+    def _row(self, force: Points, bent: Points, beta: float) -> Float[Tensor, " p"]:
+        """``pulled`` by ``force`` and the strain of rank one that ``bent`` gives."""
+        n, directions = len(self.x), self.ridges.directions
+        moment = self.x.mT @ force / n + bent.mT @ bent / (beta * n)
+        strain = (directions @ bent.mT).square() / (beta * n)
+        ridge = self.pulled_along((directions @ force.mT) / n, strain).reshape(-1)
+        return torch.cat((force.mean(0), ((self.pairs @ moment) * self.pairs).sum(-1), ridge))
+
+    def least_squares(self, weights: Float[Tensor, " n"]) -> Matrix:
+        """Weighted second moments of the features of the parameters, which are vectors."""
+        a, end, size, share = self.ridges.directions, self.split[1], self.slope_mean.numel(), weights / len(self.x)
+        scalars, vectors = self._affine_scalars, self._affine_vectors
+        total = self.x.new_empty(end + size, end + size)
+        total[:end, :end] = ((scalars * share) @ scalars.mT) * (vectors @ vectors.mT)
+        if size:
+            pulled = weights[:, None] * a.unsqueeze(1)
+            products = self._compiled_products if self._compiled else self._dense_products
+            blocks = products(pulled.contiguous(), torch.zeros_like(pulled), 1.0).permute(0, 2, 1, 3)
+            total[end:, end:] = blocks.reshape(size, size)
+            none, cosines = pulled.new_zeros(len(a), len(share)), vectors @ a.mT
+            for row in range(end):
+                product = self.pulled_along(cosines[row].unsqueeze(-1) * (scalars[row] * share), none).reshape(-1)
+                total[row, end:], total[end:, row] = product, product
+        return total
 
     @property
     def _spline_mean(self) -> Float[Tensor, "k j"]:

@@ -152,19 +152,6 @@ class _Local:
         return _Local(metric, inverse, torch.cholesky_inverse(state.quadratic_factor), c, barrier, problem.beta)
 
 
-def _pulled(design: RidgeDesign, force: Points, strain: Float[Tensor, "n d d"], on_quadratic: Matrix) -> Tensor:
-    """Derivative by the parameters of E[force . y + tr(strain H)] + tr(on_quadratic Q)."""
-    n = force.shape[0]
-    directions = design.ridges.directions
-    moment = design.x.mT @ force / n + strain.mean(0) + on_quadratic
-    pairs = ((design.pairs @ moment) * design.pairs).sum(-1)
-    if directions.shape[0] == 0:
-        return torch.cat((force.mean(0), pairs))
-    along = ((directions @ strain) * directions).sum(-1)
-    ridge = design.pulled_along((directions @ force.mT) / n, along.mT / n)
-    return torch.cat((force.mean(0), pairs, ridge.reshape(-1)))
-
-
 def _gradient(problem: StepProblem, design: RidgeDesign, state: _State, local: _Local) -> Tensor:
     force = (state.y - problem.centre) / problem.h + problem.sde.potential.gradient(state.y)
     force = force + problem.score / problem.beta
@@ -173,7 +160,7 @@ def _gradient(problem: StepProblem, design: RidgeDesign, state: _State, local: _
     else:
         reference = problem.inverse_jacobian
     strain = (reference - local.inverse) / problem.beta
-    gradient = _pulled(design, force, strain, -local.barrier * local.quadratic_inverse)
+    gradient = design.pulled(force, strain, -local.barrier * local.quadratic_inverse)
     gradient[design.split[1] :] += design.rough(local.c) - local.barrier / local.c
     return gradient
 
@@ -185,7 +172,7 @@ def _curvature_times(design: RidgeDesign, local: _Local, vector: Tensor) -> Tens
     force = (local.metric @ moved.unsqueeze(-1)).squeeze(-1)
     strain = local.inverse @ bent @ local.inverse / local.beta
     on_quadratic = local.barrier * local.quadratic_inverse @ quadratic @ local.quadratic_inverse
-    product = _pulled(design, force, strain, on_quadratic)
+    product = design.pulled(force, strain, on_quadratic)
     end = design.split[1]
     product[end:] += local.barrier * vector[end:] / local.c.square() + design.rough(vector[end:])
     return product
