@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 
+LEAST = 0.2
 _FULL = (1 / 24, 11 / 24, 11 / 24, 1 / 24)
 
 
@@ -169,6 +170,14 @@ class RidgeSpline:
         coefficients = level.expand(directions.shape[0], ridges.cells - 1).clone()
         shift = self.shift + level * (ridges.lower @ directions)
         return RidgeSpline(self.quadratic - level * frame, shift, ridges, coefficients)
+
+    def ahead(self, reach: float) -> RidgeSpline:
+        """``reach`` times as far from the identity, as far as every coefficient stays above LEAST of what it is."""
+        still = RidgeSpline.identity(self.ridges)
+        c, rest = self.coefficients, still.coefficients
+        coefficients = torch.maximum(rest + reach * (c - rest), LEAST * c)
+        quadratic = still.quadratic + reach * (self.quadratic - still.quadratic)
+        return RidgeSpline(quadratic, still.shift + reach * (self.shift - still.shift), self.ridges, coefficients)
 
     @property
     def dim(self) -> int:

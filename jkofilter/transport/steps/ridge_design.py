@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jkofilter._typing import Matrix, Points
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
-from jkofilter.transport.steps.ridge_kernels import add_products, add_up, look_up
+from jkofilter.transport.steps.ridge_kernels import add_up, fill_products, look_up
 
 SMOOTHING = 1e-4
 """Weight of squared second differences of a ridge's coefficients, in units of the transport term: decides where next to
@@ -173,31 +173,24 @@ class RidgeDesign:
         pulled, strained = ((a @ each).transpose(0, 1).contiguous() for each in (metric, inverse))
         total = self.x.new_empty(end + size, end + size)
         if size:
-            products = self._compiled_products if self._compiled else self._dense_products
-            blocks = products(pulled, strained, beta).permute(0, 2, 1, 3)
-            total[end:, end:] = blocks.reshape(size, size)
+            total[end:, end:] = self._products(pulled, strained, 1 / beta)
         for row, (scalar, vector) in enumerate(zip(self._affine_scalars, self._affine_vectors, strict=True)):
             bent = inverse @ vector if row >= self.x.shape[1] else torch.zeros_like(self.x)
             product = self._row(scalar.unsqueeze(-1) * (metric @ vector), bent, beta)
             total[row], total[:, row] = product, product
         return total
 
-    def _compiled_products(self, pulled: Tensor, strained: Tensor, beta: float) -> Float[Tensor, "k k j j"]:
-        """Blocks of second derivatives by the coefficients of two directions."""
-        a, k, m = self.ridges.directions, len(self.index), self.ridges.cells + 3
-        sums, values = a.new_zeros(k, k, m + 1, m + 1), a.new_zeros(k, k, m, m)
-        add_products(*self._slots, _array(a), _array(pulled), _array(strained), _array(sums), _array(values))
-        # Running sums from the last slot on turn differences of antiderivatives into antiderivatives; the first is one.
-        turn = torch.triu(torch.ones(m + 1, m + 1).to(a))
-        features = torch.nn.functional.pad(_tied(torch.eye(m).to(a)).mT, (1, 0)) @ turn
-        features = self.ridges.width[:, None, None] * features - self.slope_mean.unsqueeze(-1) * turn[0]
-        slopes = (features.unsqueeze(1) @ sums) @ features.mT.unsqueeze(0)
-        lower = (slopes + _tied(_tied(values).mT).mT / beta) / len(self.x)
-        before = torch.tril(torch.ones(k, k).to(a), -1)[:, :, None, None] * lower
-        own = torch.eye(k).to(a)[:, :, None, None] * lower
-        return before + own + before.permute(1, 0, 3, 2)
+    def _products(self, pulled: Tensor, strained: Tensor, weight: float) -> Matrix:
+        """Second derivatives by the coefficients, from M a and H^-1 a of every direction, (k, n, d) each."""
+        k, j = self.slope_mean.shape
+        if not self._compiled:
+            return self._dense_products(pulled, strained, weight).permute(0, 2, 1, 3).reshape(k * j, k * j)
+        total = self.x.new_empty(k, j, k, j)
+        parts = (self.ridges.directions, pulled, strained, self.ridges.width, self.slope_mean)
+        fill_products(*self._slots, *(_array(part) for part in parts), weight, _array(total))
+        return total.reshape(k * j, k * j).div_(len(self.x))
 
-    def _dense_products(self, pulled: Tensor, strained: Tensor, beta: float) -> Float[Tensor, "k k j j"]:
+    def _dense_products(self, pulled: Tensor, strained: Tensor, weight: float) -> Float[Tensor, "k k j j"]:
         """The same by dense products, for other devices."""
         a = self.ridges.directions
         slopes, bends = self.ridges.basis(self.x + self.x_mean)
@@ -206,7 +199,7 @@ class RidgeDesign:
         for own_slope, own_bend, pull, strain in zip(slopes.unbind(1), bends.unbind(1), pulled, strained, strict=True):
             metric, squares = (pull @ a.mT).unsqueeze(-1), (strain @ a.mT).square().unsqueeze(-1)
             block = torch.einsum("ni,nlj->lij", own_slope, metric * slopes)
-            rows.append(block + torch.einsum("ni,nlj->lij", own_bend, squares * bends) / beta)
+            rows.append(block + torch.einsum("ni,nlj->lij", own_bend, squares * bends) * weight)
         return torch.stack(rows) / len(self.x)
 
     @property
@@ -234,9 +227,7 @@ class RidgeDesign:
         total[:end, :end] = ((scalars * share) @ scalars.mT) * (vectors @ vectors.mT)
         if size:
             pulled = weights[:, None] * a.unsqueeze(1)
-            products = self._compiled_products if self._compiled else self._dense_products
-            blocks = products(pulled.contiguous(), torch.zeros_like(pulled), 1.0).permute(0, 2, 1, 3)
-            total[end:, end:] = blocks.reshape(size, size)
+            total[end:, end:] = self._products(pulled, torch.zeros_like(pulled), 1.0)
             none, cosines = pulled.new_zeros(len(a), len(share)), vectors @ a.mT
             for row in range(end):
                 product = self.pulled_along(cosines[row].unsqueeze(-1) * (scalars[row] * share), none).reshape(-1)

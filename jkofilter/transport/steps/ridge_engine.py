@@ -17,7 +17,7 @@ from jkofilter.transport.steps.dictionary import proposed_directions, tempered_w
 from jkofilter.transport.steps.engine import Solved
 from jkofilter.transport.steps.families import SPREAD, Flow, potential_ridges, resolving
 from jkofilter.transport.steps.problem import StepProblem
-from jkofilter.transport.steps.ridge_fit import fit_ridge
+from jkofilter.transport.steps.ridge_fit import best_start, fit_ridge
 
 DEFAULT_CELLS, FIRST_CELLS = 24, 16
 """Knot intervals, where no setting gives them, of directions that are tuned, and to start the choice from."""
@@ -26,6 +26,8 @@ COEFFICIENTS = 480
 WORTH, WORTH_LATE, MISSING = 0.7, 0.97, 0.1
 """New directions are taken where they leave less than the first share of the velocity's error; the second, once more
 than the third share of the velocity is not captured, as happens near stationarity."""
+REACHES = (1.0, 3.4)
+"""How far along the map that it is given a solve may begin; the second stage of SDIRK2 goes 3.4 times as far."""
 RESOLVED = 1e-9
 """Share of the mean square velocity that least squares may leave by their own regularisation: no direction mends it,
 and in a law that is all but concentrated, with its great velocities, it would look like much."""
@@ -120,8 +122,10 @@ class RidgeEngine:
         # Where there are no ridges to mend it, an affine program without a solution is the end of the matter.
         affine = fit_affine(problem) if len(start.ridges.directions) else fit_ridge(problem, identity(problem))
         psi, iterations = affine.psi.on(start.ridges), affine.iterations
+        ahead = [start.ahead(reach) for reach in REACHES] if len(start.ridges.directions) else []
+        psi, warm = best_start(problem, psi, ahead)
         for attempt in range(1 + self.refinements):
-            fit = fit_ridge(problem, psi, warm=attempt > 0)
+            fit = fit_ridge(problem, psi, warm or attempt > 0)
             psi, iterations = fit.psi, iterations + fit.iterations
             pushed, residual = problem.solved_by(psi)
             problem = problem.around(pushed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from jkofilter.transport.maps.ridge import RidgeSpline
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_design import RidgeDesign
 
-FIRST_BARRIER, LAST_BARRIER, SHRINK = 1e-2, 1e-5, 0.1
+FIRST_BARRIER, LAST_BARRIER, SHRINK = 1e-2, 1e-5, 0.01
 """Weight of the barrier -log c - log det Q, in units of the log determinant term: first, last, and ratio."""
 CENTRED = 0.3
 """Step length from which an iterate counts as close enough to the central path for the barrier to shrink."""
@@ -56,6 +57,15 @@ class _State:
     y: Points
     factor: Float[Tensor, "n d d"]
     quadratic_factor: Matrix
+
+
+def best_start(problem: StepProblem, safe: RidgeSpline, others: list[RidgeSpline]) -> tuple[RidgeSpline, bool]:
+    """The feasible one of least objective among potentials on the same ridges, and whether it is one of ``others``."""
+    design, barrier = RidgeDesign.build(problem.pool.x, safe.ridges, problem.h), LAST_BARRIER / problem.beta
+    found = [_evaluate(problem, design, design.pack(psi), barrier) for psi in (safe, *others)]
+    values = [math.inf if state is None else state.value for state in found]
+    best = values.index(min(values))
+    return (safe, *others)[best], best > 0
 
 
 def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> RidgeFit:

@@ -7,6 +7,7 @@ what stands in them (``ridge_design``).
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 _FLAGS = {"contract", "reassoc"}
@@ -57,8 +58,10 @@ def add_up(index, rises, bumps, force, strain, sums, values):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True, fastmath=_FLAGS)
-def add_products(index, rises, bumps, directions, pulled, strained, sums, values):  # type: ignore[no-untyped-def]
-    """Second moments of the slots of every pair of directions, of which the second is not after the first.
+def fill_products(  # type: ignore[no-untyped-def]
+    index, rises, bumps, directions, pulled, strained, width, mean, weight, total
+):
+    """Second moments of centred slopes, times a' M a, and of curvatures, times (a' H^-1 a)^2, of every two directions.
 
     Args:
         index: (k, n).
@@ -67,25 +70,63 @@ def add_products(index, rises, bumps, directions, pulled, strained, sums, values
         directions: a, (k, d).
         pulled: M a of every particle's metric M, (k, n, d).
         strained: H^-1 a of every particle's Jacobian H, (k, n, d).
-        sums: products of rises times a' M a are added here, (k, k, m + 1, m + 1).
-        values: products of bumps times (a' H^-1 a)^2 are added here, (k, k, m, m).
+        width: of the cells, (k,).
+        mean: of the slopes, (k, j).
+        weight: of the curvatures.
+        total: sums over the particles are written here, (k, j, k, j).
     """
-    d = directions.shape[1]
+    n, d, size = index.shape[1], directions.shape[1], mean.shape[1] + 4
+    kind = total.dtype
+    sums, values = np.empty((size + 1, size + 1), kind), np.empty((size, size), kind)
     for k in range(index.shape[0]):
         for j in range(k + 1):
-            to_sums, to_values = sums[k, j], values[k, j]
-            for i in range(index.shape[1]):
+            sums[:], values[:] = 0, 0
+            for i in range(n):
                 metric = strain = directions[j, 0] * 0
                 for c in range(d):
                     metric += pulled[k, i, c] * directions[j, c]
                     strain += strained[k, i, c] * directions[j, c]
-                strain *= strain
+                strain *= strain * weight
                 row, column = index[k, i], index[j, i]
                 for s in range(5):
                     left = metric * rises[k, i, s]
                     for r in range(5):
-                        to_sums[row + s, column + r] += left * rises[j, i, r]
+                        sums[row + s, column + r] += left * rises[j, i, r]
                 for s in range(4):
                     left = strain * bumps[k, i, s]
                     for r in range(4):
-                        to_values[row + s, column + r] += left * bumps[j, i, r]
+                        values[row + s, column + r] += left * bumps[j, i, r]
+            _integrate(sums)
+            _tie(sums, values, width[k], width[j], mean[k], mean[j], total[k, :, j])
+            if j < k:
+                total[j, :, k] = total[k, :, j].T
+
+
+@njit(cache=True, nogil=True)
+def _integrate(table):  # type: ignore[no-untyped-def]
+    """Running sums from the last slot on, in both ways: differences of antiderivatives become antiderivatives."""
+    size = table.shape[0]
+    for row in range(size - 2, -1, -1):
+        for column in range(size):
+            table[row, column] += table[row + 1, column]
+    for row in range(size):
+        for column in range(size - 2, -1, -1):
+            table[row, column] += table[row, column + 1]
+
+
+@njit(cache=True, nogil=True)
+def _tie(sums, values, wide, high, mean, centre, block):  # type: ignore[no-untyped-def]
+    """Centre the slopes and add up the first and the last three B-splines of both directions; slot 0 of sums is one."""
+    last = block.shape[0] - 1
+    block[:] = 0
+    for row in range(values.shape[0]):
+        at = min(max(row - 2, 0), last)
+        for column in range(values.shape[0]):
+            to = min(max(column - 2, 0), last)
+            block[at, to] += wide * high * sums[row + 1, column + 1] + values[row, column]
+        for to in range(last + 1):
+            block[at, to] -= wide * sums[row + 1, 0] * centre[to]
+            block[to, at] -= high * sums[0, row + 1] * mean[to]
+    for row in range(last + 1):
+        for column in range(last + 1):
+            block[row, column] += mean[row] * centre[column] * sums[0, 0]
