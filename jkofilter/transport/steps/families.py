@@ -26,6 +26,8 @@ CELLS = (12, 16, 24, 32, 48, 72, 96)
 """Numbers of knot intervals that are tried."""
 COEFFICIENTS = 850
 """Most coefficients of a dictionary."""
+WORTH = 0.5
+"""Share of the error that a finer dictionary may leave. Where none resolves the velocity they differ by chance."""
 FEWEST, EQUATIONS = 1024, 6
 """Particles and equations for each coefficient that a choice needs."""
 SAMPLE = 512
@@ -89,16 +91,16 @@ def resolving(flow: Flow, directions: Float[Tensor, "k d"], cells: int, most: in
         directions, cells = spread_in(flow.x, sizes[0]), CELLS[1]
     best = _tried(flow, directions, cells)
     while best.error > flow.enough:
-        counts = [size for size in sizes if size > len(best.directions)][:2]
-        finer = [count for count in CELLS if count > best.cells]
-        options = [(best.directions, count) for count in finer[1:3:2] or finer[:1]]
-        options += [(best.directions, count) for count in finer[3:4]]
-        options += [(spread_in(flow.x, size), count) for size in counts for count in (best.cells, *finer[1:2])]
+        rung = CELLS.index(best.cells) if best.cells in CELLS else 0
+        options = [(best.directions, count) for count in (*CELLS[rung + 2 : rung + 5 : 2], *CELLS[rung + 1 : rung + 2])]
+        for size in [size for size in sizes if size > len(best.directions)][:2]:
+            options += [(spread_in(flow.x, size), count) for count in CELLS[max(rung - 2, 0) : rung + 3 : 2]]
         allowed = [(a, count) for a, count in options if len(a) * (count - 1) <= COEFFICIENTS]
-        found = min((_tried(flow, *option) for option in allowed), key=lambda tried: tried.price, default=best)
-        if found.price >= best.price:
+        found = [tried for option in allowed if (tried := _tried(flow, *option)).error < WORTH * best.error]
+        better = min(found, key=lambda tried: tried.price, default=best)
+        if better.price >= best.price:
             break
-        best = found
+        best = better
     return Ridges.spanning(flow.x, best.directions, best.cells)
 
 
