@@ -26,16 +26,13 @@ from jkofilter.transport.time_steps import MAX_STEPS, carry
 PROBES = 64
 """Particles at which a potential is tried out: where the law is now, which may be far from the prior."""
 
-ACCURACY = 0.03
-"""Nats, root mean square, that the local error of a step may change the log density by, where no step is given."""
-
 
 @one_thread()
 def solve_jko(
     prior: Distribution | JKOFlow,
     sde: LangevinSDE,
     duration: float,
-    step: float | None = None,
+    step: float = 0.05,
     scheme: PoolScheme = "sdirk2",
     transport: Literal["auto", "ridge", "icnn", "soft-maximum"] | Engine = "auto",
     tolerance: float | None = None,
@@ -49,8 +46,8 @@ def solve_jko(
             end, be it with other settings or with a pool of another size.
         sde: the diffusion; sets dtype and device together with the prior.
         duration: in the SDE's unit of time.
-        step: longest time step; None lets an estimate of every step's local error choose (ACCURACY). A step that is too
-            long for the potential or does not converge is halved, which its StepInfo reports; later steps grow back.
+        step: longest time step. A step that is too long for the potential or does not converge is halved, which its
+            StepInfo reports; later steps grow back.
         scheme: "sdirk2" (second order, L-stable), "bdf2" (second order) or "implicit-euler" (the classical JKO step).
         transport: "ridge" (convex ridge splines, also "auto"), "icnn" (input-convex networks), "soft-maximum" (soft
             maxima of quadratics, for potentials of several modes), or an engine with settings of its own.
@@ -81,22 +78,19 @@ def solve_jko(
     check_potential(sde.potential, now.x[:PROBES])
     require_finite_potential(sde, now.x)
     start = 0.0 if past is None else past.times[-1]
-    stepper, longest = JKOStepper(sde, engine, scheme), duration if step is None else step
-    accuracy = ACCURACY if step is None and tolerance is None else math.inf
-    carried = carry(stepper, now, duration, longest, tolerance, generator, start, accuracy)
+    carried = carry(JKOStepper(sde, engine, scheme), now, duration, step, tolerance, generator, start)
     if past is None:
         return JKOFlow(law, carried.times, carried.maps, carried.infos, base)
     times = past.times + tuple(start + time for time in carried.times[1:])
     return JKOFlow(law, times, past.maps + carried.maps, past.infos + carried.infos, base)
 
 
-def _check_times(scheme: str, duration: float, step: float | None, tolerance: float | None) -> None:
+def _check_times(scheme: str, duration: float, step: float, tolerance: float | None) -> None:
     if scheme not in POOL_SCHEMES:
         raise InputError(f"scheme must be one of {', '.join(POOL_SCHEMES)}, got {scheme!r}.")
     require_non_negative("duration", duration)
-    if step is not None:
-        require_positive("step", step)
-    if step is not None and duration > MAX_STEPS * step:
+    require_positive("step", step)
+    if duration > MAX_STEPS * step:
         raise InputError(f"step must be at least duration / {MAX_STEPS}, or the flow has too many maps, got {step!r}.")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be positive, or None for fixed steps, got {tolerance!r}.")

@@ -15,7 +15,7 @@ from jkofilter.models.reach import require_gradual
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
-from jkofilter.transport.steps.stepping import EXEMPT, FlowState, JKOStepper, Step
+from jkofilter.transport.steps.stepping import FlowState, JKOStepper, Step
 
 HALVINGS = 8
 """A step this many times halved, and still failing, is an error."""
@@ -58,17 +58,14 @@ def carry(
     tolerance: float | None,
     generator: Generator,
     start: float,
-    accuracy: float = math.inf,
 ) -> CarriedPool:
     """Take a pool of the law at time ``start`` ``duration`` ahead; the other arguments as in ``solve_jko``.
-
-    ``accuracy`` bounds the change of log density, nats, that the estimated local error of a step makes.
 
     Raises:
         FilterError: a step fails however short (names the time), or the law comes to where the potential jumps or
             turns infinite at once, of which its gradient says nothing.
     """
-    return _Driver(stepper, duration, step, tolerance, generator, start, accuracy).run(pool)
+    return _Driver(stepper, duration, step, tolerance, generator, start).run(pool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +81,6 @@ class _Driver:
     tolerance: float | None
     generator: Generator
     start: float
-    accuracy: float
 
     def run(self, base: Pool) -> CarriedPool:
         state, times, maps, infos, reason = FlowState(0.0, base), [0.0], [], [], ""
@@ -131,11 +127,6 @@ class _Driver:
         cure = "check that the potential is finite, confining, and smooth where the law has mass"
         return cure if self.tolerance is None else f"give a larger tolerance, or {cure}"
 
-    def _factor(self, step: Step) -> float:
-        """By how much the next step may be longer than this one."""
-        order = 1 + (self.stepper.order if step.extrapolated else 1)
-        return _SAFETY * (self.accuracy / max(step.error, 1e-300)) ** (1 / order)
-
     def _first(self, base: Pool) -> float:
         """A first step short enough for the steepest particle, and for a law that starts all but concentrated.
 
@@ -150,7 +141,7 @@ class _Driver:
                 f"the Hessian of the potential is NaN or infinite at time {self.start:g} where the law has mass; give "
                 "a potential that is twice differentiable there."
             )
-        curvature = torch.linalg.eigvalsh(hessian)[:, -1].quantile(1 - EXEMPT).item()
+        curvature = torch.linalg.eigvalsh(hessian).max().item()
         steepest = FIRST / curvature if curvature > 0 else math.inf
         narrow = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(base.x.mT))).min().item()
         # A variance of zero is rounding's, and no step is short enough.
@@ -162,13 +153,8 @@ class _Driver:
             tried = tau
             try:
                 whole = self.stepper.step(state, tau, self.generator)
-                if self.tolerance is None and whole.error <= max(self.accuracy, whole.fit_error):
-                    grow = _GROW if halvings == 0 else _CAUTIOUS
-                    return _Attempt([whole], tau * min(grow, max(self._factor(whole), 0.5)), halvings, reason)
                 if self.tolerance is None:
-                    reason = f"the local error is {whole.error:.1e} nats"
-                    tau = tau * max(min(self._factor(whole), 0.7), _SHRINK)
-                    continue
+                    return _Attempt([whole], tau * (_GROW if halvings == 0 else _CAUTIOUS), halvings, reason)
                 half = self.stepper.step(state, tau / 2, self.generator)
                 end = self.stepper.step(half.state, tau / 2, self.generator)
             except FilterError as caught:
@@ -232,7 +218,6 @@ def _info(sde: LangevinSDE, step: Step, seconds: float, halvings: int) -> StepIn
         "halvings": float(halvings),
         "extrapolated": float(step.extrapolated),
         "step": step.state.step,
-        "error": step.error,
     }
     ess = effective_sample_size(log_weights - log_weights.logsumexp(0))
     cure = "a larger pool, more directions or another transport may fit better"

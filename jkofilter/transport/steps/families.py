@@ -20,12 +20,15 @@ from jkofilter.numerics.draws import standard_normal, stream
 from jkofilter.transport.maps.ridge import Ridges
 from jkofilter.transport.steps.dictionary import SAME, VelocityFit, fit_velocity
 
-SPREAD = {1: (1,), 2: (8, 16, 24, 32), 3: (16, 32, 48), 4: (24, 40, 60)}
+SPREAD = {1: (1,), 2: (12, 24, 32), 3: (16, 24, 32), 4: (24, 40)}
 """Numbers of evenly spread directions that are tried, by dimension; in more than these they would have to be too many."""
-CELLS = (12, 16, 24, 32, 48, 72, 96)
+CELLS = (12, 16, 24, 32, 48, 72)
 """Numbers of knot intervals that are tried."""
 COEFFICIENTS = 850
 """Most coefficients of a dictionary."""
+RESERVE, KNOTS = 0.25, 0.01
+"""Shares of what is good enough that new dictionaries are asked for, the second where directions are few and knots cost
+little: a step is rougher than the velocity that it starts with."""
 WORTH = 0.5
 """Share of the error that a finer dictionary may leave. Where none resolves the velocity they differ by chance."""
 FEWEST, EQUATIONS = 1024, 6
@@ -75,7 +78,9 @@ class _Tried:
         return self.error * len(self.directions) * (self.cells - 1)
 
 
-def resolving(flow: Flow, directions: Float[Tensor, "k d"], cells: int, most: int | None) -> Ridges:
+def resolving(
+    flow: Flow, directions: Float[Tensor, "k d"], cells: int, most: int | None, finest: int = CELLS[-1]
+) -> Ridges:
     """The first dictionary that resolves the velocity, as finer ones are tried from this one on, or the best of them.
 
     Args:
@@ -83,19 +88,23 @@ def resolving(flow: Flow, directions: Float[Tensor, "k d"], cells: int, most: in
         directions: to start from; none starts from the fewest that are spread evenly.
         cells: to start from.
         most: directions, or None for as many as there are coefficients for.
+        finest: most cells. Those of the last step should stay: the law that it left is bent by its knots, and finer
+            ones would go after that.
     """
     sizes = [size for size in SPREAD.get(flow.x.shape[1], ()) if most is None or size <= most]
     if len(directions) == 0:
         if not sizes:
             return Ridges.spanning(flow.x, directions, cells)
-        directions, cells = spread_in(flow.x, sizes[0]), CELLS[1]
-    best = _tried(flow, directions, cells)
-    while best.error > flow.enough:
+        directions, cells, finest = spread_in(flow.x, sizes[0]), CELLS[1], CELLS[-1]
+    best, share = _tried(flow, directions, cells), KNOTS if len(directions) <= flow.x.shape[1] else RESERVE
+    if finest == cells and best.error <= flow.enough:
+        return Ridges.spanning(flow.x, best.directions, best.cells)
+    while best.error > share * flow.enough:
         rung = CELLS.index(best.cells) if best.cells in CELLS else 0
         options = [(best.directions, count) for count in (*CELLS[rung + 2 : rung + 5 : 2], *CELLS[rung + 1 : rung + 2])]
         for size in [size for size in sizes if size > len(best.directions)][:2]:
             options += [(spread_in(flow.x, size), count) for count in CELLS[max(rung - 2, 0) : rung + 3 : 2]]
-        allowed = [(a, count) for a, count in options if len(a) * (count - 1) <= COEFFICIENTS]
+        allowed = [(a, n) for a, n in options if n <= finest and len(a) * (n - 1) <= COEFFICIENTS]
         found = [tried for option in allowed if (tried := _tried(flow, *option)).error < WORTH * best.error]
         better = min(found, key=lambda tried: tried.price, default=best)
         if better.price >= best.price:

@@ -106,7 +106,11 @@ class RidgeDesign:
         if c.numel() == 0:
             return self.x @ quadratic + shift, quadratic.unsqueeze(0)
         slope, curvature = self.along(c)
-        y = self.x @ quadratic + shift + (slope - (self.slope_mean * c).sum(1, keepdim=True)).mT @ self.ridges.directions
+        y = (
+            self.x @ quadratic
+            + shift
+            + (slope - (self.slope_mean * c).sum(1, keepdim=True)).mT @ self.ridges.directions
+        )
         return y, quadratic + (curvature.mT @ self.outer).reshape(-1, *quadratic.shape)
 
     def along(self, c: Float[Tensor, "k j"]) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
@@ -167,7 +171,9 @@ class RidgeDesign:
         pairs = torch.where(row == column, own[:, row], mixed)
         return pairs, ((self.ridges.directions @ matrices) * self.ridges.directions).sum(-1)
 
-    def second_derivatives(self, metric: Float[Tensor, "n d d"], inverse: Float[Tensor, "n d d"], beta: float) -> Matrix:
+    def second_derivatives(
+        self, metric: Float[Tensor, "n d d"], inverse: Float[Tensor, "n d d"], beta: float
+    ) -> Matrix:
         """The Hessian of the objective without its barrier and smoothing, by the parameters."""
         a, size, end = self.ridges.directions, self.slope_mean.numel(), self.split[1]
         pulled, strained = ((a @ each).transpose(0, 1).contiguous() for each in (metric, inverse))

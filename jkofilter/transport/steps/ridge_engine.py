@@ -15,12 +15,12 @@ from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.affine import fit_affine, identity
 from jkofilter.transport.steps.dictionary import proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.steps.engine import Solved
-from jkofilter.transport.steps.families import SPREAD, Flow, potential_ridges, resolving
+from jkofilter.transport.steps.families import CELLS, SPREAD, Flow, potential_ridges, resolving
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_fit import best_start, fit_ridge
 
-DEFAULT_CELLS, FIRST_CELLS = 24, 16
-"""Knot intervals, where no setting gives them, of directions that are tuned, and to start the choice from."""
+DEFAULT_CELLS = 24
+"""Knot intervals where no setting gives them: of directions that are tuned, and to start a choice from."""
 COEFFICIENTS = 480
 """Coefficients from which the knots of each direction become fewer."""
 WORTH, WORTH_LATE, MISSING = 0.7, 0.97, 0.1
@@ -86,10 +86,13 @@ class RidgeEngine:
             return none
         last = none if previous is None else previous.ridges
         if self.cells is None and (d in SPREAD or self._few(last)):
+            finest = last.cells if len(last.directions) else CELLS[-1]
             if len(last.directions) == 0:
-                last = Ridges.spanning(x, potential_ridges(sde.potential, x), FIRST_CELLS)
+                last = Ridges.spanning(x, potential_ridges(sde.potential, x), DEFAULT_CELLS)
             if d in SPREAD or len(last.directions):
-                return resolving(flow, last.directions, last.cells, self.directions)
+                last = resolving(flow, last.directions, last.cells, self.directions, finest)
+            if d in SPREAD or (len(last.directions) and flow.fit(last).mean_square <= flow.enough):
+                return last
         return self._tuned(flow, sde, last, speed)
 
     def _few(self, ridges: Ridges) -> bool:

@@ -220,7 +220,9 @@ def _model(problem: StepProblem, design: RidgeDesign, local: _Local) -> Matrix:
     pair_unit, ridge_unit = design.weights_along(mean_inverse.unsqueeze(0))
     own = own_weight.sqrt(), (design.x[:n] @ design.pairs.mT) * (pair_metric / pair_mean).sqrt()
     rises, bends = design.ridges.basis(design.x[:n] + design.x_mean)
-    slopes = torch.cat((*own, _weighted((rises - design.slope_mean).transpose(0, 1), (ridge_metric / ridge_mean).sqrt())), 1)
+    slopes = torch.cat(
+        (*own, _weighted((rises - design.slope_mean).transpose(0, 1), (ridge_metric / ridge_mean).sqrt())), 1
+    )
     pair_weight = (pair_strain / pair_unit).expand(n, -1)
     curvatures = torch.cat((pair_weight, _weighted(bends.transpose(0, 1), ridge_strain / ridge_unit)), 1)
     repeated = design.ridges.directions.repeat_interleave(design.slope_mean.shape[1], 0)

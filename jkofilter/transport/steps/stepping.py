@@ -60,24 +60,12 @@ class Step:
         solved: its last stage.
         extrapolated: whether the second-order scheme was used; False where the fit error did not allow it.
         iterations: of all its stages.
-        gap: estimated local error of the step, what particles are off by, (n, d).
     """
 
     state: FlowState
     solved: Solved[ConvexPotential]
     extrapolated: bool
     iterations: int
-    gap: Points
-
-    @property
-    def error(self) -> float:
-        """Change of log density that the local error makes, nats, root mean square."""
-        return _felt(self.gap, self.state.pool)
-
-    @property
-    def fit_error(self) -> float:
-        """The same for the residual of the fit, which no shorter step takes out."""
-        return _felt(self.state.step * self.solved.residual, self.state.pool)
 
     @property
     def mean_square_residual(self) -> float:
@@ -131,10 +119,7 @@ class JKOStepper:
 
     def _implicit_euler(self, state: FlowState, tau: float, start: ConvexPotential, generator: Generator) -> Step:
         solved = self._stage(state.pool, state.pool.x, tau, start, generator)
-        # Half the change of the velocity times the step.
-        velocity = -self.sde.potential.gradient(state.pool.x) - state.pool.score / float(self.sde.beta)
-        gap = 0.5 * (solved.pushed.pool.x - state.pool.x - tau * velocity)
-        return _taken(self.sde, state, tau, solved, solved.iterations, False, gap)
+        return _taken(state, tau, solved, solved.iterations, extrapolated=False)
 
     def _sdirk2(self, state: FlowState, tau: float, start: ConvexPotential, generator: Generator) -> Step:
         """Alexander's two stages: Y = prox(X), X' = prox(X + (1 - g)/g (Y - X)), both of length g tau."""
@@ -147,11 +132,7 @@ class JKOStepper:
         eye = _identity(state.pool)
         _require_increasing(eye + reach * (first.psi.hessian(x) - eye), tau)
         second = self._stage(state.pool, x + reach * moved, h, first.psi, generator)
-        velocity = -self.sde.potential.gradient(x) - state.pool.score / float(self.sde.beta)
-        images = second.pushed.pool.x - (x + reach * moved)
-        weights = SDIRK2.gap
-        gap = weights[0] * tau * velocity + (weights[1] * moved + weights[2] * images) / GAMMA
-        return _taken(self.sde, state, tau, second, first.iterations + second.iterations, True, gap)
+        return _taken(state, tau, second, first.iterations + second.iterations, extrapolated=True)
 
     def _bdf2(self, state: FlowState, tau: float, start: ConvexPotential, generator: Generator) -> Step:
         """Variable-step BDF2 with ratio w: X' = prox_{tau (1+w)/(1+2w)}(X + w^2/(1+2w) (X - X_before))."""
@@ -165,8 +146,7 @@ class JKOStepper:
         solved = self._stage(state.pool, x + reach * (x - state.before), h, start, generator)
         if not _trusted(h * solved.residual, solved.pushed.pool.x - x, x):
             return self._implicit_euler(state, tau, start, generator)
-        gap = solved.pushed.pool.x - x - tau / state.step * (x - state.before)
-        return _taken(self.sde, state, tau, solved, solved.iterations, True, gap)
+        return _taken(state, tau, solved, solved.iterations, extrapolated=True)
 
 
 def _trusted(error: Points, moved: Points, x: Points) -> bool:
@@ -193,18 +173,6 @@ def _mostly_positive(matrices: Float[Tensor, "n d d"]) -> bool:
     return bool((torch.linalg.cholesky_ex(matrices).info != 0).double().mean() <= EXEMPT)
 
 
-def _taken(
-    sde: LangevinSDE, state: FlowState, tau: float, solved: Solved, iterations: int, extrapolated: bool, gap: Points
-) -> Step:
+def _taken(state: FlowState, tau: float, solved: Solved, iterations: int, extrapolated: bool) -> Step:
     after = FlowState(state.time + tau, solved.pushed.pool, solved.psi, state.pool.x, tau)
-    # What decays within the step is damped in the estimate as it is by the scheme (Hairer & Wanner, IV.8).
-    stiff = _identity(state.pool) + GAMMA * tau * sde.potential.hessian(after.pool.x)
-    values, vectors = torch.linalg.eigh(stiff)
-    turned = (vectors.mT @ gap.unsqueeze(-1)).squeeze(-1) / values.clamp(min=1)
-    return Step(after, solved, extrapolated, iterations, (vectors @ turned.unsqueeze(-1)).squeeze(-1))
-
-
-def _felt(shift: Points, pool: Pool) -> float:
-    """Root mean square of score . shift, without the few particles that feel most: they are the tails'."""
-    square = (shift * pool.score).sum(-1).square()
-    return square.sort().values[: max(1, int((1 - EXEMPT) * len(square)))].mean().sqrt().item()
+    return Step(after, solved, extrapolated, iterations)
