@@ -192,8 +192,9 @@ class RidgeDesign:
         if not self._compiled:
             return self._dense_products(pulled, strained, weight).permute(0, 2, 1, 3).reshape(k * j, k * j)
         total = self.x.new_empty(k, j, k, j)
-        parts = (self.ridges.directions, pulled, strained, self.ridges.width, self.slope_mean)
-        fill_products(*self._slots, *(_array(part) for part in parts), weight, _array(total))
+        a, width, mean = (_array(part) for part in (self.ridges.directions, self.ridges.width, self.slope_mean))
+        moved = _array(pulled), _array(strained)
+        fill_products(*self._slots, a, moved[0], moved[1], width, mean, weight, _array(total))
         return total.reshape(k * j, k * j).div_(len(self.x))
 
     def _dense_products(self, pulled: Tensor, strained: Tensor, weight: float) -> Float[Tensor, "k k j j"]:

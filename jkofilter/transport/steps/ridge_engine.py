@@ -37,10 +37,10 @@ and in a law that is all but concentrated, with its great velocities, it would l
 class RidgeEngine:
     """Steps over convex ridge splines.
 
-    Directions persist from step to step. They start as the ridges of the potential where it has some, in up to four
-    dimensions else as directions spread evenly over the sphere, and in more as eigenvectors of Hess V. Where the velocity
-    -grad V - score/beta is not captured to ``fit_tolerance``, cells and directions become more, in many dimensions along
-    the largest errors, and all are turned to lower them.
+    Directions persist from step to step. They start as the ridges of the potential where it has some, else in up to
+    four dimensions as directions spread evenly over the sphere, and in more as eigenvectors of Hess V. Where the
+    velocity -grad V - score/beta is not captured to ``fit_tolerance``, directions become more, in many dimensions along
+    the largest errors, and all are turned to lower them. The first step also chooses the knots.
 
     Attributes:
         cells: knot intervals of every ridge; None lets the velocity choose.

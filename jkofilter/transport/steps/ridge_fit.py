@@ -88,7 +88,7 @@ def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> R
     state = _evaluate(problem, design, design.pack(start), barrier)
     if state is None:
         raise FilterError("the step's objective is not finite at its starting map.")
-    exact = 0 < start.coefficients.numel() and design.split[1] + start.coefficients.numel() <= EXACT
+    exact = start.coefficients.numel() > 0 and design.split[1] + start.coefficients.numel() <= EXACT
     limit = DECREMENT * problem.pool.x.shape[1] / problem.beta
     for iteration in range(MAX_ITERATIONS):
         local = _Local.at(problem, design, state, barrier)
