@@ -207,9 +207,6 @@ def test_each_library_stays_behind_its_module() -> None:
         "numba": {
             "numerics/newton.py",
             "numerics/splines.py",
-        "numba": {
-            "numerics/newton.py",
-            "numerics/splines.py",
             "numerics/tridiagonal.py",
             "transport/maps/icnn_kernels.py",
             "transport/steps/ridge_kernels.py",
