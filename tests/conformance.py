@@ -81,6 +81,9 @@ CASES = {
         EVIDENCE,
         inflated=True,
     ),
+    "tempered": Case(lambda m: jf.TemperedParticleFilter(m, PARTICLES), MONTE_CARLO, EVIDENCE, inflated=True),
+    # With one coordinate there is one block.
+    "block": Case(lambda m: jf.BlockParticleFilter(m, PARTICLES), MONTE_CARLO, EVIDENCE, inflated=True),
     "kalman": Case(jf.KalmanFilter, 1e-10),
     "unscented": Case(jf.UnscentedKalmanFilter, 1e-6),
     "ensemble": Case(

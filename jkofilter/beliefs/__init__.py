@@ -7,11 +7,21 @@ from jkofilter.beliefs.grid import GridBelief
 from jkofilter.beliefs.grid_2d import GridBelief2D
 from jkofilter.beliefs.nodal import NodalBelief
 from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.beliefs.path import PathBelief
 from jkofilter.beliefs.quantile import QuantileBelief
 
 BELIEF_TYPES: dict[str, type[Belief]] = {
     kind.__name__: kind
-    for kind in (BenesBelief, GaussianBelief, GridBelief, GridBelief2D, NodalBelief, ParticleBelief, QuantileBelief)
+    for kind in (
+        BenesBelief,
+        GaussianBelief,
+        GridBelief,
+        GridBelief2D,
+        NodalBelief,
+        ParticleBelief,
+        PathBelief,
+        QuantileBelief,
+    )
 }
 
 __all__ = [
@@ -23,5 +33,6 @@ __all__ = [
     "GridBelief2D",
     "NodalBelief",
     "ParticleBelief",
+    "PathBelief",
     "QuantileBelief",
 ]

@@ -16,6 +16,7 @@ from jkofilter.assimilation.paths import path_map
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.beliefs.path import Origin, PathBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
@@ -47,36 +48,6 @@ _AGREES = 1e-3
 _COARSE, _PIECES = 3.0, 2
 """Steps in which paths are moved are so many times coarser than those of predictions, and are cut at the end."""
 _STUCK = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """The law from which the last gap set out.
-
-    Attributes:
-        points: (n, d).
-        log_weights: normalised, (n,).
-        time: when that was.
-        steps: that the gap has taken since.
-        prior: whether these are draws of the prior.
-    """
-
-    points: Points
-    log_weights: Scalars
-    time: float
-    steps: int
-    prior: bool
-
-
-@dataclass(frozen=True, eq=False)
-class PathBelief(ParticleBelief):
-    """Weighted particles that know where they came from.
-
-    Attributes:
-        origin: since the last reading; None after one.
-    """
-
-    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

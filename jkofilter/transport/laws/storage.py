@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from jkofilter.beliefs import BELIEF_TYPES
 from jkofilter.beliefs.base import Belief
+from jkofilter.beliefs.path import Origin, PathBelief
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Table
@@ -155,6 +156,8 @@ def encoded_belief(belief: Belief) -> dict[str, Any]:
     content = {field.name: getattr(belief, field.name) for field in fields(belief)}  # type: ignore[arg-type]
     if content.get("walls") is not None:
         content["walls"] = [list(side) for side in content["walls"].sides]
+    if isinstance(belief, PathBelief) and belief.origin is not None:
+        content["origin"] = {field.name: getattr(belief.origin, field.name) for field in fields(belief.origin)}
     if isinstance(belief, ProductBelief):
         content["marginals"] = [encoded_belief(one) for one in belief.marginals]
     if isinstance(belief, TransportBelief):
@@ -178,6 +181,8 @@ def decoded_belief(entry: Table) -> Belief:
     kind, content = entry.one_of("type", _BELIEFS), entry.table("fields")
     if content.get("walls") is not None:
         content["walls"] = Domain(tuple((low, high) for low, high in content["walls"]))
+    if kind is PathBelief and content.get("origin") is not None:
+        content["origin"] = content.table("origin").built(Origin)
     if kind is ProductBelief:
         content["marginals"] = tuple(decoded_belief(one) for one in content.tables("marginals"))
     if kind is TransportBelief:
