@@ -26,7 +26,6 @@ Purpose: TypeAlias = Literal[
     "judging",
     "network",
     "clusters",
-    "directions",
     "probe",
     "picture",
 ]
