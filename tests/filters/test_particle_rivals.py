@@ -78,6 +78,7 @@ def test_rotated_wells_against_the_exact_product(d: int) -> None:
         assert abs(found.final.log_evidence - exact.final.log_evidence) < 5 * math.sqrt(2 * d / size)
 
 
+@pytest.mark.slow
 def test_evidence_is_unbiased() -> None:
     model = linear(2, 0.1)
     _, series = jf.simulate(model, [0.4, 0.8], seed=1)
