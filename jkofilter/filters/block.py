@@ -148,7 +148,8 @@ class BlockParticleFilter(Runnable):
             )
             return after, StepInfo(log_evidence=total, ess=least)
 
-        return updating(belief, ParticleBelief, y, self.model, step)
+        after, info = updating(belief, ParticleBelief, y, self.model, step)
+        return after, info if info.ess is not None else replace(info, ess=after.ess)
 
     def _block_weights(self, reading: Tensor, x: Points) -> list[Scalars | None]:
         """Log likelihood of every block's components, (n,); None where it has none."""

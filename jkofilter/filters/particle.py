@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Generator, Tensor
 
@@ -103,4 +103,5 @@ class ParticleFilter(Runnable):
         def step(now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
             return weighed(now, likelihood_of(self.model, now, reading))
 
-        return updating(belief, ParticleBelief, y, self.model, step)
+        after, info = updating(belief, ParticleBelief, y, self.model, step)
+        return after, replace(info, ess=after.ess)

@@ -143,7 +143,8 @@ class TemperedParticleFilter(Runnable):
                 return replace(cast(PathBelief, after), origin=None), info
             return self._tempered(now, now.origin, reading, generator)
 
-        return updating(belief, PathBelief, y, self.model, step)
+        after, info = updating(belief, PathBelief, y, self.model, step)
+        return after, info if info.ess is not None else replace(info, ess=after.ess)
 
     def _tempered(
         self, now: PathBelief, origin: Origin, reading: Tensor, generator: Generator
