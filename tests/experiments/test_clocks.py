@@ -10,7 +10,6 @@ from torch.distributions import Independent, Normal
 import jkofilter as jf
 from jkofilter.experiments.film import film
 from jkofilter.experiments.runs import warmed_up
-from jkofilter.filters import driver
 
 YEARS = jf.ObservationSeries([2025.1, 2025.2, 2025.4], [0.1, 0.2, 0.3], start=2025.0)
 
@@ -34,13 +33,15 @@ def test_a_film_ends_at_a_date() -> None:
 
 def test_warming_up_starts_where_the_series_does(monkeypatch: pytest.MonkeyPatch) -> None:
     durations = []
-    predict = driver.Tracker.predict
+    predict = jf.KalmanFilter.predict
 
-    def watched(tracker: jf.Tracker, duration: float) -> jf.Belief:
+    def watched(
+        filter: jf.KalmanFilter, belief: jf.Belief, duration: float, generator: torch.Generator
+    ) -> tuple[jf.Belief, jf.StepInfo]:
         durations.append(duration)
-        return predict(tracker, duration)
+        return predict(filter, belief, duration, generator)
 
-    monkeypatch.setattr(driver.Tracker, "predict", watched)
+    monkeypatch.setattr(jf.KalmanFilter, "predict", watched)
     warmed_up(jf.KalmanFilter(model()), YEARS)
     assert durations == [pytest.approx(0.1)]
 

@@ -136,7 +136,7 @@ def test_jko_and_importance_sampling_find_the_posterior_of_quadrature(scenario: 
     deviation = torch.linalg.inv(potential.posterior.hessian(potential.centre[None])[0]).diagonal().sqrt()
     assert ((found - mean) / deviation).abs().max() < 0.05
     prior = MultivariateNormal(torch.zeros(2).double(), 2.25 * torch.eye(2).double())
-    law = jf.solve_jko(prior, jf.LangevinSDE(potential), 12.0, 2.0, "implicit-euler", pool=1000).final
+    law = jf.solve_jko(prior, jf.LangevinSDE(potential), 12.0, 2.0, "implicit-euler", pool=2000).final
     draws = potential.state(law.sample(20_000, source()))
     assert ((draws.mean(0) - mean) / deviation).abs().max() < 0.1
     assert scenario.log_evidence(potential, law) == pytest.approx(log_evidence, abs=0.03)
