@@ -16,16 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from jkofilter.assimilation.base_space import BaseParticles, BaseSpace, base_space
+from jkofilter.assimilation.base_space import base_space, exact_product
 from jkofilter.assimilation.candidates import TriedLaw, candidate_laws, closest_law, global_move, refined
-from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
+from jkofilter.assimilation.likelihood import LogLikelihood
 from jkofilter.assimilation.moves import Kernels
 from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.assimilation.tempering import Tempered, tempered
 from jkofilter.errors import FilterError
 from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
 from jkofilter.transport.laws.belief import TransportBelief, ridge_directions
-from jkofilter.transport.maps.convex import Pool, pushed_through
 
 LOST = 0.05
 """Agreement of the fitted law below which a posterior counts as lost."""
@@ -80,7 +79,7 @@ def assimilate(
     ess = effective_sample_size(particles.log_likelihood)
     kernels = Kernels(settings.moves, settings.sweeps, settings.auxiliary, generator)
     end = tempered(space, particles, log_likelihood, settings.ess, kernels)
-    pool = _posterior_pool(space, end.particles, log_likelihood, end.log_evidence)
+    pool = exact_product(space.pool_of(end.particles.z), log_likelihood, end.log_evidence)
     laws = candidate_laws(pool, ridge_directions(belief), settings, generator)
     trial = closest_law(space, pool, laws, log_likelihood, settings, generator)
     if not trial.agreement >= LOST:
@@ -93,8 +92,7 @@ def assimilate(
     if trial.draws is not None:
         x, details["acceptance_global"] = global_move(pool, end.log_evidence, trial.law, trial.draws, generator)
         if trial.draws.share >= FAIR:
-            trial, pool = refined(space, trial, log_likelihood, settings, generator)
-            x = pool.x
+            trial, x = refined(space, trial, log_likelihood, settings, generator)
         assert trial.draws is not None
         # Importance sampling from a close law knows the evidence better than the product of the tempering steps.
         if trial.draws.share * len(x) > min(end.ess):
@@ -103,16 +101,6 @@ def assimilate(
     after = TransportBelief(belief.time, trial.law, (), trial.law.pool(x), x, belief.log_evidence + log_evidence)
     history = {"temperature": end.temperatures, "ess": end.ess}
     return Assimilated(after, log_evidence, ess, details, history, _note(ess, end, trial, settings))
-
-
-def _posterior_pool(
-    space: BaseSpace, particles: BaseParticles, log_likelihood: LogLikelihood, log_evidence: float
-) -> Pool:
-    """The particles with the exact product's log density and score."""
-    belief = space.belief
-    pool = pushed_through(belief.maps, space.law.pool(particles.z) if space.exact else belief.base_pool(particles.z))
-    value, force = value_and_force(log_likelihood, pool.x)
-    return Pool(pool.x, pool.log_prob + value - log_evidence, pool.score + force)
 
 
 def _note(ess: float, end: Tempered, trial: TriedLaw, settings: UpdateSettings) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.assimilation.likelihood import LogLikelihood
+from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
 from jkofilter.models.state_space import prior_log_prob
 from jkofilter.transport.laws.belief import TransportBelief, pushed_log_prob
 from jkofilter.transport.laws.fitted_law import FittedLaw, refit
@@ -77,6 +77,10 @@ class BaseSpace:
             return z.new_zeros(len(z))
         return prior_log_prob(self.belief.prior, z) - self.law.log_prob(z)
 
+    def pool_of(self, z: Points) -> Pool:
+        """States of base points with log density and score of the belief."""
+        return pushed_through(self.belief.maps, self.law.pool(z) if self.exact else self.belief.base_pool(z))
+
     def pool_at(self, x: Points) -> Pool:
         """States with log density and score of the belief, by way of their base points.
 
@@ -86,7 +90,7 @@ class BaseSpace:
         z = x
         for psi in reversed(self.belief.maps):
             z, _ = inverse(psi, z, unit=self.belief.width)
-        return pushed_through(self.belief.maps, self.law.pool(z) if self.exact else self.belief.base_pool(z))
+        return self.pool_of(z)
 
     def log_prob(self, x: Points) -> Scalars:
         """Log density of the belief at points (n, d), (n,); -inf where no inverse is found."""
@@ -100,3 +104,9 @@ def base_space(belief: TransportBelief, engine: RidgeEngine, layers: int, genera
         return BaseSpace(belief, belief.prior, exact=True)
     pool = belief.base_pool()
     return BaseSpace(belief, refit(pool, pool.x[:0], engine, CLOSE, layers, generator), exact=False)
+
+
+def exact_product(pool: Pool, log_likelihood: LogLikelihood, log_evidence: float) -> Pool:
+    """The pool of a belief with log density and score of its product with a likelihood."""
+    value, force = value_and_force(log_likelihood, pool.x)
+    return Pool(pool.x, pool.log_prob + value - log_evidence, pool.score + force)

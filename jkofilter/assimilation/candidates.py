@@ -12,8 +12,8 @@ import torch
 from torch import Generator
 
 from jkofilter._typing import Points, Scalars
-from jkofilter.assimilation.base_space import BaseSpace
-from jkofilter.assimilation.likelihood import LogLikelihood, value_and_force
+from jkofilter.assimilation.base_space import BaseSpace, exact_product
+from jkofilter.assimilation.likelihood import LogLikelihood
 from jkofilter.assimilation.settings import UpdateSettings
 from jkofilter.numerics.draws import quasi_normal, uniform
 from jkofilter.numerics.resampling import resample
@@ -61,6 +61,11 @@ class WeighedDraws:
         if not torch.isfinite(self.log_weights).any():
             return 0.0
         return effective_sample_size(self.log_weights) / len(self.x)
+
+    def resampled(self, n: int, generator: Generator) -> Points:
+        """``n`` states of the product, (n, d), from the first ``n`` draws."""
+        # Every beginning of a quasi-random sequence is one; every second of its points may lie in one half of space.
+        return self.x[resample(self.log_weights[:n], "systematic", generator)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +128,8 @@ def weighed_draws(
     space: BaseSpace, law: FittedLaw, log_likelihood: LogLikelihood, generator: Generator
 ) -> WeighedDraws:
     """DRAWS draws of a law for each particle of the belief; those where a map is not inverted weigh nothing."""
-    like = space.belief.origin.repeat(DRAWS, 1)
-    x = law.restore(quasi_normal(like, generator), strict=False)
+    n, d = space.belief.origin.shape
+    x = law.restore(quasi_normal(space.belief.origin.new_empty(DRAWS * n, d), generator), strict=False)
     found = torch.isfinite(x).all(-1)
     x[~found] = law.centre
     exact = torch.where(found, space.log_prob(x) + log_likelihood(x), -torch.inf)
@@ -133,7 +138,7 @@ def weighed_draws(
 
 def refined(
     space: BaseSpace, first: TriedLaw, log_likelihood: LogLikelihood, settings: UpdateSettings, generator: Generator
-) -> tuple[TriedLaw, Pool]:
+) -> tuple[TriedLaw, Points]:
     """A law fitted anew to its own draws, weighed to the exact product, as long as that brings it closer.
 
     The particles of a tempered posterior know the weights of its modes as any sample does; quasi-random draws that are
@@ -147,12 +152,13 @@ def refined(
         generator: the source of randomness.
 
     Returns:
-        The law, and as many particles of the posterior as the belief has.
+        The law, and as many states of the posterior as the belief has particles, (n, d).
     """
     best = first
     for _ in range(MOST_ROUNDS):
         assert best.draws is not None
-        pool = exact_pool(space, best.draws, len(best.draws.x), log_likelihood, generator)
+        x = best.draws.resampled(len(best.draws.x), generator)
+        pool = exact_product(space.pool_at(x), log_likelihood, log_mean_exp(best.draws.log_weights))
         laws = candidate_laws(pool, _directions_of(best.law), replace(settings, layers=1), generator)
         trial = closest_law(space, pool, laws, log_likelihood, replace(settings, agreement=CLOSE), generator)
         if trial.agreement <= best.agreement:
@@ -161,18 +167,7 @@ def refined(
         if best.agreement >= CLOSE:
             break
     assert best.draws is not None
-    return best, exact_pool(space, best.draws, len(space.belief.origin), log_likelihood, generator)
-
-
-def exact_pool(
-    space: BaseSpace, draws: WeighedDraws, n: int, log_likelihood: LogLikelihood, generator: Generator
-) -> Pool:
-    """``n`` particles, resampled from the first ``n`` draws, with log density and score of the exact product."""
-    # Every beginning of a quasi-random sequence is one; every second of its points may lie in one half of space.
-    x = draws.x[resample(draws.log_weights[:n], "systematic", generator)]
-    pool = space.pool_at(x)
-    value, force = value_and_force(log_likelihood, x)
-    return Pool(x, pool.log_prob + value - log_mean_exp(draws.log_weights), pool.score + force)
+    return best, best.draws.resampled(len(space.belief.origin), generator)
 
 
 def _directions_of(law: FittedLaw) -> Points:
