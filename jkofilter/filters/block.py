@@ -23,7 +23,6 @@ from jkofilter.filters.checks import (
     require_gaussian_noise,
     require_model,
     require_substep,
-    updating,
 )
 from jkofilter.filters.on_particles import (
     equal_log_weights,
@@ -31,6 +30,7 @@ from jkofilter.filters.on_particles import (
     predicted,
     require_density,
     survivors,
+    updated,
 )
 from jkofilter.models.checks import require_count, require_orthogonal
 from jkofilter.models.observations import NonlinearGaussian
@@ -38,7 +38,7 @@ from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.linalg import gaussian_log_density
 from jkofilter.numerics.resampling import resample
-from jkofilter.numerics.weights import normalise_log_weights
+from jkofilter.numerics.weights import effective_sample_size, normalise_log_weights
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class BlockParticleFilter(Runnable):
                     continue
                 log_weights, increment = normalise_log_weights(weight)
                 total += increment - math.log(len(u))
-                least = min(least, math.exp(-torch.logsumexp(2 * log_weights, 0).item()))
+                least = min(least, effective_sample_size(log_weights))
                 chosen = resample(log_weights, "systematic", generator)
                 # In an order of its own, so that blocks are joined anew as if they were independent.
                 order = torch.randperm(len(u), generator=generator, device=u.device)
@@ -148,8 +148,7 @@ class BlockParticleFilter(Runnable):
             )
             return after, StepInfo(log_evidence=total, ess=least)
 
-        after, info = updating(belief, ParticleBelief, y, self.model, step)
-        return after, info if info.ess is not None else replace(info, ess=after.ess)
+        return updated(belief, ParticleBelief, y, self.model, step)
 
     def _block_weights(self, reading: Tensor, x: Points) -> list[Scalars | None]:
         """Log likelihood of every block's components, (n,); None where it has none."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points, Scalars
+from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.checks import checked_log_likelihood, occasion, require_short
+from jkofilter.filters.checks import checked_log_likelihood, occasion, require_short, updating
 from jkofilter.models.checks import require_positive
 from jkofilter.models.line_diffusion import LineDiffusion
 from jkofilter.models.line_motion import LineMover
@@ -23,6 +26,8 @@ from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import normalise_log_weights
+
+B = TypeVar("B", bound=ParticleBelief)
 
 _FEW = 30
 """Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
@@ -173,6 +178,14 @@ def weighed(now: ParticleBelief, log_likelihood: Scalars) -> tuple[ParticleBelie
         kernel_variance=0.0,
     )
     return after, StepInfo(log_evidence=increment, ess=after.ess, note=_collapsed(after.ess, len(log_weights)))
+
+
+def updated(
+    belief: Belief, kind: type[B], y: Tensor, model: StateSpaceModel, step: Callable[[B, Tensor], tuple[B, StepInfo]]
+) -> tuple[B, StepInfo]:
+    """As ``checks.updating``; a reading that is skipped, too, tells how many particles are effective."""
+    after, info = updating(belief, kind, y, model, step)
+    return after, info if info.ess is not None else replace(info, ess=after.ess)
 
 
 def _collapsed(ess: float, particles: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
@@ -11,13 +11,14 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import predicting, require_model, require_substep, updating
+from jkofilter.filters.checks import predicting, require_model, require_substep
 from jkofilter.filters.on_particles import (
     first_particles,
     likelihood_of,
     predicted,
     require_density,
     survivors,
+    updated,
     weighed,
 )
 from jkofilter.models.checks import require_count
@@ -103,5 +104,4 @@ class ParticleFilter(Runnable):
         def step(now: ParticleBelief, reading: Tensor) -> tuple[ParticleBelief, StepInfo]:
             return weighed(now, likelihood_of(self.model, now, reading))
 
-        after, info = updating(belief, ParticleBelief, y, self.model, step)
-        return after, replace(info, ess=after.ess)
+        return updated(belief, ParticleBelief, y, self.model, step)

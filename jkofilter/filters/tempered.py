@@ -24,7 +24,6 @@ from jkofilter.filters.checks import (
     predicting,
     require_model,
     require_substep,
-    updating,
 )
 from jkofilter.filters.on_particles import (
     first_particles,
@@ -32,6 +31,7 @@ from jkofilter.filters.on_particles import (
     predicted,
     require_density,
     survivors,
+    updated,
     weighed,
 )
 from jkofilter.models.checks import require_count
@@ -143,8 +143,7 @@ class TemperedParticleFilter(Runnable):
                 return replace(cast(PathBelief, after), origin=None), info
             return self._tempered(now, now.origin, reading, generator)
 
-        after, info = updating(belief, PathBelief, y, self.model, step)
-        return after, info if info.ess is not None else replace(info, ess=after.ess)
+        return updated(belief, PathBelief, y, self.model, step)
 
     def _tempered(
         self, now: PathBelief, origin: Origin, reading: Tensor, generator: Generator
