@@ -46,11 +46,7 @@ def noted(records: Iterable[Mapping[str, Any]]) -> list[str]:
         # Records of earlier versions have no notes.
         if record.get("note"):
             found.setdefault((record["case"], record["filter"]), []).append(f"{key_of(record)}: {record['note']}")
-    return [
-        line if len(lines) == 1 else f"{line} (and of other seeds: {len(lines) - 1})"
-        for lines in found.values()
-        for line in lines[:1]
-    ]
+    return [first + (f" (and of other seeds: {len(others)})" if others else "") for first, *others in found.values()]
 
 
 def own_measures(table: pd.DataFrame) -> list[str]:
