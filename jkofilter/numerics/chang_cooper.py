@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from jkofilter._typing import Array
-from jkofilter.numerics.tridiagonal import factorised, solved
+from jkofilter.numerics.tridiagonal import factorised, solved, two_stages
 
 GAMMA = 2.0 - math.sqrt(2.0)
 _NEWER = 1.0 / (GAMMA * (2.0 - GAMMA))
@@ -82,6 +82,10 @@ class ChangCooper:
 
     def solve(self, p: Array, duration: float) -> Array:
         """(1 - duration * generator)^-1 p, (n,): one backward Euler step; non-negative for p >= 0."""
+        return np.asarray(solved(*self._factorised(duration), p))
+
+    def _factorised(self, duration: float) -> tuple[Array, Array, Array]:
+        """LU factors of 1 - duration * generator."""
         factors = self._factors.get(duration)
         if factors is None:
             factors = factorised(-duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward)
@@ -91,7 +95,7 @@ class ChangCooper:
                 # Those of the many lines of a plane take megabytes; graded steps seldom return to a length.
                 self._factors.pop(next(iter(self._factors)))
             self._factors[duration] = factors
-        return np.asarray(solved(*factors, p))
+        return factors
 
     def backward_euler(self, p: Array, duration: float, substeps: int) -> Array:
         """``p`` after ``duration`` in equal backward Euler substeps: first order, positive whatever the step."""
@@ -106,8 +110,8 @@ class ChangCooper:
             The density after the step and at the inner stage, (n,) each.
         """
         c = 0.5 * GAMMA * duration
-        stage = self.solve(p + c * self.rate(p), c)
-        return self.solve(_NEWER * stage - _OLDER * p, c), stage
+        after, stage = two_stages(p, c, _NEWER, _OLDER, self.rightward, self.leftward, *self._factorised(c))
+        return after, stage
 
     def local_error(self, p: Array, stage: Array, after: Array, duration: float) -> float:
         """Largest error of one TR-BDF2 step relative to the density of its cell (Hosea & Shampine 1996)."""

@@ -41,3 +41,52 @@ def solved(multipliers: Array, inverse: Array, above: Array, right: Array) -> Ar
     for i in range(n - 2, -1, -1):
         x[i] = (x[i] - above[i] * x[i + 1]) * inverse[i]
     return x
+
+
+@njit(cache=True)
+def two_stages(
+    p: Array,
+    c: float,
+    newer: float,
+    older: float,
+    rightward: Array,
+    leftward: Array,
+    multipliers: Array,
+    inverse: Array,
+    above: Array,
+) -> tuple[Array, Array]:
+    """A trapezoidal stage and a BDF2 one that share the matrix 1 - c A, A that of flows between neighbours.
+
+    Args:
+        p: densities, (n,).
+        c: half the length of the trapezoidal stage, time.
+        newer: weight of the inner stage in the second one.
+        older: weight of ``p`` there, with a minus sign.
+        rightward: rates to the right, (n - 1,).
+        leftward: rates to the left, (n - 1,).
+        multipliers: what ``factorised`` returned of the matrix,
+        inverse: its inverse pivots,
+        above: and what is above its diagonal.
+
+    Returns:
+        Densities after both stages and after the first, (n,) each.
+    """
+    n = p.shape[0]
+    stage, after = np.empty(n), np.empty(n)
+    flux = 0.0
+    previous = 0.0
+    for i in range(n):
+        coming = flux
+        flux = c * (rightward[i] * p[i] - leftward[i] * p[i + 1]) if i < n - 1 else 0.0
+        previous = p[i] + (coming - flux) - (multipliers[i - 1] * previous if i > 0 else 0.0)
+        stage[i] = previous
+    stage[n - 1] *= inverse[n - 1]
+    for i in range(n - 2, -1, -1):
+        stage[i] = (stage[i] - above[i] * stage[i + 1]) * inverse[i]
+    after[0] = newer * stage[0] - older * p[0]
+    for i in range(1, n):
+        after[i] = newer * stage[i] - older * p[i] - multipliers[i - 1] * after[i - 1]
+    after[n - 1] *= inverse[n - 1]
+    for i in range(n - 2, -1, -1):
+        after[i] = (after[i] - above[i] * after[i + 1]) * inverse[i]
+    return after, stage
