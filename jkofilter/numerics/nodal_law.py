@@ -112,8 +112,8 @@ class NodalLaw:
         return np.where(np.isnan(x), np.nan, value)
 
     @cached_property
-    def _table(self) -> tuple[Array, Array]:
-        """Edges of the elements and of the tails beyond them, and the distribution function there."""
+    def _table(self) -> tuple[Array, Array, float]:
+        """Edges of the elements and of the tails beyond them, the distribution function there, and all mass."""
         edges, ends = self.elements.edges, []
         for (start, _, slope, curvature), sign, last in zip(self._tails, (-1.0, 1.0), edges[[0, -1]], strict=True):
             reach = 2.0 * _TAIL_NATS / (-slope + np.sqrt(slope * slope - 2.0 * _TAIL_NATS * curvature))
@@ -122,7 +122,7 @@ class NodalLaw:
             ends.append(last + (end - last) * np.arange(1, _TAIL_ELEMENTS + 1) / _TAIL_ELEMENTS if beyond else [])
         table = np.concatenate([ends[0][::-1], edges, ends[1]])
         cumulative = np.append(0.0, np.cumsum(self._between(table[:-1], table[1:])))
-        return table, cumulative / cumulative[-1]
+        return table, cumulative / cumulative[-1], float(cumulative[-1])
 
     def _between(self, low: Array, high: Array) -> Array:
         """Mass between pairs of points of one element each, (n,)."""
@@ -130,9 +130,20 @@ class NodalLaw:
         points = low[:, None] + half[:, None] * (_POINTS + 1.0)
         return half * (np.exp(self.log_density(points.reshape(-1)).reshape(points.shape)) @ _WEIGHTS)
 
+    def cumulative(self, x: Array) -> Array:
+        """The distribution function at any points, (n,)."""
+        edges, at_edges, total = self._table
+        at = np.clip(x, edges[0], edges[-1])
+        cell = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, edges.size - 2)
+        # From the nearer end, so that both tails keep their digits next to it.
+        first = at - edges[cell] < edges[cell + 1] - at
+        near = np.where(first, edges[cell], edges[cell + 1])
+        value = at_edges[np.where(first, cell, cell + 1)] + self._between(near, at) / total
+        return np.clip(value, at_edges[cell], at_edges[cell + 1])
+
     def inverse(self, u: Array) -> Array:
         """Quantiles of the levels ``u`` in [0, 1], (n,): log-linear between finely spaced points, then Newton's."""
-        edges, cumulative = self._table
+        edges, cumulative, _ = self._table
         share = (np.arange(DEGREE)[:, None] / DEGREE * np.diff(edges) + edges[:-1]).T.reshape(-1)
         fine = np.append(share, edges[-1])
         at_fine = np.append(0.0, np.cumsum(self._between(fine[:-1], fine[1:])))
