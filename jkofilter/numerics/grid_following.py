@@ -227,7 +227,8 @@ def _open_sides(grid: Grid, axis: int, walls: Domain | None) -> list[int]:
 def _side_depth(p: Array, axis: int, sides: list[int]) -> float:
     """Nats from the maximum of ``p`` down to the highest value on some of the two sides across ``axis``."""
     side = float(np.take(p, sides, axis=axis).max()) if sides else 0.0
-    return -math.log(side / p.max()) if side > 0 else math.inf
+    # Not of the quotient, which may come out as zero.
+    return math.log(p.max()) - math.log(side) if side > 0 else math.inf
 
 
 def _scale_but_kinks(log_density: Array, axis: int, own: Axis) -> float:

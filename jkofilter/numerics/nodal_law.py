@@ -13,6 +13,8 @@ from jkofilter.numerics.elements import ANALYSIS, DEGREE, Elements, lagrange
 _FIT_NATS = 12.0
 """How deep into the known part of a tail the parabola that continues it reaches for its slope and curvature."""
 _TAIL_NATS = 45.0
+_EDGE_NATS = 12.0
+"""Depth above which a law that has no mass at the next node ends there, as at an edge of a prior: rounding hides less."""
 _TAIL_ELEMENTS = 6
 _POLISH = 4
 _TRUSTED = 10.0
@@ -45,9 +47,14 @@ class NodalLaw:
     def _tails(self) -> tuple[tuple[float, float, float, float], tuple[float, float, float, float]]:
         """Of the lower and the upper tail: where it begins, value, outward slope and curvature there."""
         index, value = self._known
-        return tuple(  # type: ignore[return-value]
-            _tail(sign * self.elements.nodes[index][::order], value[::order]) for sign, order in ((-1, -1), (1, 1))
-        )
+        lower = _tail(-self.elements.nodes[index][::-1], value[::-1])
+        upper = _tail(self.elements.nodes[index], value)
+        nodes, shallow = self.elements.nodes, value.max() - _EDGE_NATS
+        if value[0] > shallow and index[0] > 0:
+            lower = _edge(*lower[:2], nodes[index[0]] - nodes[index[0] - 1])
+        if value[-1] > shallow and index[-1] < nodes.size - 1:
+            upper = _edge(*upper[:2], nodes[index[-1] + 1] - nodes[index[-1]])
+        return lower, upper
 
     @cached_property
     def values(self) -> Array:
@@ -163,6 +170,11 @@ class NodalLaw:
             move = (wanted - self._between(start, start + out)) / np.maximum(density, np.finfo(float).tiny)
             out = np.clip(out + np.clip(move, -0.5 * width, 0.5 * width), 0.0, width)
         return np.asarray(start + out)
+
+
+def _edge(start: float, level: float, gap: float) -> tuple[float, float, float, float]:
+    """A tail with no more than what fits between a node and the next one."""
+    return start, level, -1.0 / float(gap), 0.0
 
 
 def _tail(x: Array, value: Array) -> tuple[float, float, float, float]:

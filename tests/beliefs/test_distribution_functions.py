@@ -22,6 +22,7 @@ from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import InputError
 from jkofilter.numerics import metrics
 from jkofilter.numerics.elements import Elements
+from jkofilter.numerics.nodal_fit import fitted
 
 F64 = torch.float64
 CENTRES = np.linspace(-8.0, 8.0, 401)[:-1] + 0.02
@@ -139,3 +140,14 @@ def test_levels_beyond_the_elements_are_those_of_the_tails_or_of_walls() -> None
     closed = NodalBelief(0.0, edges, masses, closed=True)
     assert (closed.cdf(-2.1), closed.cdf(2.1)) == (0.0, 1.0)
     assert closed.cdf(1.0) == pytest.approx((norm.cdf(1.0) - norm.cdf(-2.0)) / (1 - 2 * norm.cdf(-2.0)), abs=1e-9)
+
+
+def test_a_law_that_ends_at_an_edge_is_not_continued_beyond_it() -> None:
+    def exponential(x: np.ndarray) -> np.ndarray:
+        return np.where((x >= 0.0) & (x <= 1.0), -x, -np.inf)
+
+    (elements, masses), _ = fitted(exponential, -1.0, 3.0, (-math.inf, math.inf), 600)
+    belief = NodalBelief(0.0, torch.as_tensor(elements.edges), torch.as_tensor(masses))
+    exact = (1 - math.exp(-0.5)) / (1 - math.exp(-1.0))
+    assert [belief.cdf(x) for x in (-1e-6, 0.5, 1.0 + 1e-6)] == pytest.approx([0.0, exact, 1.0], abs=1e-6)
+    assert belief.log_prob(torch.tensor([[1.001]], dtype=F64)).item() < -50.0
