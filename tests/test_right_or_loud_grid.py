@@ -127,7 +127,7 @@ def test_what_cells_miss_is_measured() -> None:
 
 
 def test_where_energies_are_hardly_apart_the_share_told_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    axis = Axis(-4.0, 4.0, 500)
+    axis = Axis(-4.0, 4.0, 2000)
     law = -0.5 * axis.centres**2
 
     def energy(x: np.ndarray) -> np.ndarray:

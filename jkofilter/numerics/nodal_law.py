@@ -14,7 +14,7 @@ _FIT_NATS = 12.0
 """How deep into the known part of a tail the parabola that continues it reaches for its slope and curvature."""
 _TAIL_NATS = 45.0
 _EDGE_NATS = 12.0
-"""Depth above which a law that has no mass at the next node ends there, as at an edge of a prior: rounding hides less."""
+"""Depth above which a law with no mass at the next node ends there, as at an edge of a prior: rounding hides less."""
 _TAIL_ELEMENTS = 6
 _POLISH = 4
 _TRUSTED = 10.0
