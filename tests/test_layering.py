@@ -206,6 +206,7 @@ def test_each_library_stays_behind_its_module() -> None:
     homes = {
         "filterpy.kalman": {"filters/kalman.py", "filters/unscented.py"},
         "numba": {
+            "numerics/even_steps.py",
             "numerics/newton.py",
             "numerics/splines.py",
             "numerics/tridiagonal.py",

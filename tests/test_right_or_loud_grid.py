@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Normal, Uniform
 
 import jkofilter as jf
 from jkofilter.filters import unscented
+from jkofilter.numerics import resolution
 from jkofilter.numerics.grid_following import local_scale
 from jkofilter.numerics.grids import Axis
 from jkofilter.numerics.resolution import unresolved
@@ -123,6 +124,18 @@ def test_what_cells_miss_is_measured() -> None:
         # Windows are as many cells as a deviation, but eight at least: .8 here, whichever of two signs adds to them.
         assert unresolved(energy, axis, law) == pytest.approx(missed / 0.8, rel=0.05)
     assert unresolved(lambda x: 0.5 * x[:, 0] ** 2, axis, law) < 3e-3
+
+
+def test_where_energies_are_hardly_apart_the_share_told_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    axis = Axis(-4.0, 4.0, 2000)
+    law = -0.5 * axis.centres**2
+
+    def energy(x: np.ndarray) -> np.ndarray:
+        return np.asarray((x[:, 0] ** 2 - 1) ** 2)
+
+    told = unresolved(energy, axis, law)
+    monkeypatch.setattr(resolution, "_CLEAR", 0.0)
+    assert 0.0 < unresolved(energy, axis, law) < told < 3e-3
 
 
 # --- grids that must grow --------------------------------------------------------------------------------------------
@@ -239,3 +252,12 @@ def test_moments_that_run_off_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unscented, "_MOST_EVALUATIONS", 1_000)
     with pytest.raises(jf.FilterError, match=r"(run off to infinity|leaves the finite numbers|covariance broke down)"):
         predicted(jf.UnscentedKalmanFilter(model(FALLING["quartic"], normal(0.0, 0.3))), 1.0)
+
+
+def test_a_uniform_prior_whose_tails_underflow_is_carried():
+    """The depth of its sides once came out as the logarithm of zero."""
+    prior = torch.distributions.Uniform(torch.tensor(-2.9).double(), torch.tensor(2.9).double())
+    flat = jf.StateSpaceModel(prior, jf.LangevinSDE(jf.DoubleWell(1)), jf.LinearGaussian(1.0, 0.25))
+    series = jf.ObservationSeries([0.05], [1.5])
+    found, exact = (kind(flat).run(series).log_evidence.item() for kind in (jf.GridFilter, jf.SpectralFilter))
+    assert found == pytest.approx(exact, abs=1e-4)

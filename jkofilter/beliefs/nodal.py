@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
-from jkofilter.beliefs.checks import checked_points, checked_quantile, generator_or_default
+from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.elements import Elements
@@ -90,6 +90,10 @@ class NodalBelief:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)
         return float(self.law.inverse(np.array([q]))[0])
+
+    def cdf(self, x: float, coordinate: int = 0) -> float:
+        """P(X <= x)."""
+        return float(self.law.cumulative(np.array([checked_state(x, coordinate, 1)]))[0])
 
 
 def moments(nodes: Array, masses: Array) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
@@ -35,7 +34,7 @@ from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
-from jkofilter.numerics.grids import Axis, Grid
+from jkofilter.numerics.grids import Axis, Grid, log_mass
 from jkofilter.numerics.resolution import unresolved
 
 MOST_GRID_STEPS = 1e9
@@ -247,7 +246,7 @@ class GridFilter(Runnable):
                 f"the likelihood is zero wherever the belief has mass {occasion(reading, now.time)}; "
                 "check the reading, or leave bounds out."
             )
-        increment = float(logsumexp(log_density)) + math.log(grid.volume)
+        increment = log_mass(grid, log_density)
         after = self._belief(grid, log_density, now.time, now.log_evidence + increment)
         return after, StepInfo(
             log_evidence=increment,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.grid import GridBelief
@@ -17,7 +15,7 @@ from jkofilter.models.state_space import StateSpaceModel, prior_log_prob, sample
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.grid_following import Reach, fit
-from jkofilter.numerics.grids import Axis, Grid
+from jkofilter.numerics.grids import Axis, Grid, log_mass
 
 OnGrid: TypeAlias = GridBelief | GridBelief2D
 
@@ -69,7 +67,7 @@ def belief_on_grid(
     model: StateSpaceModel, grid: Grid, log_density: Array, time: float, log_evidence: float, closed: bool = False
 ) -> tuple[OnGrid, float]:
     """A belief with these log densities, normalised, and the log of what they summed to before."""
-    total = float(logsumexp(log_density)) + math.log(grid.volume)
+    total = log_mass(grid, log_density)
     values = torch.as_tensor(log_density - total).to(device=model.device, dtype=model.dtype)
     if len(grid.axes) == 1:
         return GridBelief(

@@ -48,7 +48,7 @@ _FELT = 7.0
 """Nats below the evidence from which on what may be hidden does not change it."""
 _ALMOST = 0.1
 """Roughness of a posterior that the next finer basis may resolve: every halving takes three digits."""
-_TOGETHER, _WORTH = 256, 16
+_TOGETHER, _WORTH = 256, 8
 """Steps that are tried together, at most and at least."""
 _DEEP = 25.0
 """Nats below the peak of a posterior above which every node must know the law that was predicted."""

@@ -24,6 +24,7 @@ from jkofilter.models.observation_tables import log_likelihoods, tail_tables
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.eigenbasis import Eigenbasis
+from jkofilter.numerics.even_steps import moved_evenly
 from jkofilter.numerics.spectral_steps import LARGEST, LONG, ROUNDING, SpectralSteps
 
 _OFTEN = 8
@@ -106,18 +107,38 @@ def _moved(basis: Eigenbasis, masses: Array, gaps: Array, likelihoods: Array) ->
     """Sizes of the laws in the basis (b,), the laws before and after their readings (b, N), and what they summed to."""
     often = {gap for gap, times in Counter(gaps.tolist()).items() if times >= _OFTEN}
     sizes, sums = np.zeros(len(gaps)), np.zeros(len(gaps))
-    predicted, after = np.empty_like(likelihoods), np.empty_like(likelihoods)
+    predicted, after = np.zeros_like(likelihoods), np.zeros_like(likelihoods)
     inverse, floor = 1.0 / basis.roots, ROUNDING * basis.roots
-    for k, gap in enumerate(gaps.tolist()):
-        scaled = masses * inverse
-        sizes[k] = math.sqrt(scaled @ scaled)
-        law = basis.transition(gap) @ masses if gap in often else basis.later(masses, gap)
-        predicted[k] = law * (law > sizes[k] * floor)
-        joint = predicted[k] * likelihoods[k]
-        sums[k] = total = joint.sum()
-        if not total > 0.0:
+    k = 0
+    while k < len(gaps):
+        gap = float(gaps[k])
+        if gap in often:
+            others = np.flatnonzero(gaps[k:] != gap)
+            last = k + int(others[0]) if others.size else len(gaps)
+            some = slice(k, last)
+            transition = basis.transition(gap)
+            moved_evenly(
+                transition,
+                masses,
+                inverse,
+                floor,
+                likelihoods[some],
+                sizes[some],
+                predicted[some],
+                after[some],
+                sums[some],
+            )
+        else:
+            last = k + 1
+            sizes[k] = math.sqrt(float(np.square(masses * inverse).sum()))
+            law = basis.later(masses, gap)
+            predicted[k] = law * (law > sizes[k] * floor)
+            joint = predicted[k] * likelihoods[k]
+            sums[k] = total = joint.sum()
+            after[k] = joint / total if total > 0.0 else 0.0
+        masses, k = after[last - 1], last
+        if not sums[last - 1] > 0.0:
             break
-        after[k] = masses = joint / total
     return sizes, predicted, after, sums
 
 

@@ -8,13 +8,21 @@ Grosse, Rose & Smith (1985), IEEE Trans. CAD 4, 436-451 (TR-BDF2); Hosea & Shamp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from jkofilter._typing import Array
-from jkofilter.numerics.tridiagonal import factorised, solved
+from jkofilter.numerics.tridiagonal import (
+    factorised,
+    factorised_lines,
+    solved,
+    solved_lines,
+    two_stages,
+    two_stages_of_lines,
+)
 
 GAMMA = 2.0 - math.sqrt(2.0)
 _NEWER = 1.0 / (GAMMA * (2.0 - GAMMA))
@@ -28,6 +36,18 @@ _GUARD_SUBSTEPS = 8
 _CHECK_EVERY = 8
 _FINEST_LEVEL = 60
 _FACTORS_KEPT = 8
+
+
+class _Kernels(NamedTuple):
+    """What is compiled for one line, or for many."""
+
+    factorised: Callable[..., tuple[Array, Array, Array]]
+    solved: Callable[..., Array]
+    two_stages: Callable[..., tuple[Array, Array]]
+
+
+_ONE = _Kernels(factorised, solved, two_stages)
+_MANY = _Kernels(factorised_lines, solved_lines, two_stages_of_lines)
 
 
 def bernoulli(z: Array) -> Array:
@@ -46,10 +66,10 @@ class ChangCooper:
     The face weights come from the differences of beta V between neighbouring cell centres, so that exp(-beta V) at the
     centres makes every flux vanish: it is stationary exactly, not to the order of the scheme.
 
-    Many lines are taken at once laid end to end, with no flux from one to the next: then (n,) below is all of them.
+    Many lines of as many cells are taken at once, a column each: then (n,) below is (n, lines).
 
     Args:
-        potential: V at the cell centres, finite, (n,) for one line, (lines, cells) for many.
+        potential: V at the cell centres, finite, (n,).
         width: of a cell, in units of the state.
         beta: inverse temperature.
         diffusivity: at the faces between the cells, (n - 1,), for noise that depends on the state; then exp(-beta V) is
@@ -59,16 +79,17 @@ class ChangCooper:
     growth_tolerance = 1e-9
 
     def __init__(self, potential: Array, width: float, beta: float, diffusivity: Array | None = None) -> None:
-        z = beta * np.diff(potential)
+        z = beta * np.diff(potential, axis=0)
         downhill = bernoulli(np.abs(z))
         # B(-z) = B(z) + z; adding |z| to the smaller weight loses no digits on either side.
         uphill = downhill + np.abs(z)
         scale = (1.0 / beta if diffusivity is None else diffusivity) / (width * width)
-        self.rightward = _end_to_end(scale * np.where(z > 0, downhill, uphill))
-        self.leftward = _end_to_end(scale * np.where(z > 0, uphill, downhill))
-        self.outflow = np.append(self.rightward, 0.0)
+        self.rightward = scale * np.where(z > 0, downhill, uphill)
+        self.leftward = scale * np.where(z > 0, uphill, downhill)
+        self.outflow = np.zeros(potential.shape)
+        self.outflow[:-1] += self.rightward
         self.outflow[1:] += self.leftward
-        self.size = self.outflow.size
+        self._kernels = _ONE if potential.ndim == 1 else _MANY
         self._factors: dict[float, tuple[Array, Array, Array]] = {}
 
     def rate(self, p: Array) -> Array:
@@ -82,16 +103,22 @@ class ChangCooper:
 
     def solve(self, p: Array, duration: float) -> Array:
         """(1 - duration * generator)^-1 p, (n,): one backward Euler step; non-negative for p >= 0."""
+        return np.asarray(self._kernels.solved(*self._factorised(duration), p))
+
+    def _factorised(self, duration: float) -> tuple[Array, Array, Array]:
+        """LU factors of 1 - duration * generator."""
         factors = self._factors.get(duration)
         if factors is None:
-            factors = factorised(-duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward)
+            factors = self._kernels.factorised(
+                -duration * self.rightward, 1.0 + duration * self.outflow, -duration * self.leftward
+            )
             if not np.isfinite(factors[1]).all():
                 raise np.linalg.LinAlgError("the Chang-Cooper matrix is singular")
             if len(self._factors) == _FACTORS_KEPT:
                 # Those of the many lines of a plane take megabytes; graded steps seldom return to a length.
                 self._factors.pop(next(iter(self._factors)))
             self._factors[duration] = factors
-        return np.asarray(solved(*factors, p))
+        return factors
 
     def backward_euler(self, p: Array, duration: float, substeps: int) -> Array:
         """``p`` after ``duration`` in equal backward Euler substeps: first order, positive whatever the step."""
@@ -106,8 +133,9 @@ class ChangCooper:
             The density after the step and at the inner stage, (n,) each.
         """
         c = 0.5 * GAMMA * duration
-        stage = self.solve(p + c * self.rate(p), c)
-        return self.solve(_NEWER * stage - _OLDER * p, c), stage
+        factors = self._factorised(c)
+        after, stage = self._kernels.two_stages(p, c, _NEWER, _OLDER, self.rightward, self.leftward, *factors)
+        return after, stage
 
     def local_error(self, p: Array, stage: Array, after: Array, duration: float) -> float:
         """Largest error of one TR-BDF2 step relative to the density of its cell (Hosea & Shampine 1996)."""
@@ -140,12 +168,6 @@ class ChangCooper:
         # The matrices conserve mass exactly; this takes out what the rounding of thousands of solves adds up to.
         after *= (p.sum() if total is None else total) / after.sum()
         return after, None if guard else stage, guard
-
-
-def _end_to_end(weights: Array) -> Array:
-    """Face weights of every line, (..., cells - 1), one line after the other with closed faces between, (n - 1,)."""
-    closed = np.zeros((*weights.shape[:-1], 1))
-    return np.concatenate([weights, closed], axis=-1).reshape(-1)[:-1]
 
 
 class ImplicitOperator(Protocol):

@@ -29,13 +29,12 @@ class ChangCooper2D:
     growth_tolerance = 3e-8
 
     def __init__(self, potential: Array, widths: tuple[float, float], beta: float) -> None:
-        self.first = ChangCooper(np.ascontiguousarray(potential.T), widths[0], beta)
-        self.second = ChangCooper(potential, widths[1], beta)
+        self.first = ChangCooper(potential, widths[0], beta)
+        self.second = ChangCooper(np.ascontiguousarray(potential.T), widths[1], beta)
 
     def rate(self, p: Array) -> Array:
         """dp/dt, (n1, n2); sums to zero but for rounding."""
-        along_first = self.first.rate(p.T.reshape(-1)).reshape(p.T.shape).T
-        return np.asarray(along_first + self.second.rate(p.reshape(-1)).reshape(p.shape))
+        return np.asarray(self.first.rate(p) + self.second.rate(p.T).T)
 
     def step(self, p: Array, duration: float, total: float | None = None) -> tuple[Array, Array | None, int]:
         """Half a sweep along the first axis, one along the second, half along the first; positive, second order.
@@ -48,10 +47,9 @@ class ChangCooper2D:
             three sweeps.
         """
         total = float(p.sum()) if total is None else total
-        lines, _, guard1 = self.first.step(p.T.reshape(-1), 0.5 * duration, total)
-        rows, _, guard2 = self.second.step(lines.reshape(p.T.shape).T.reshape(-1), duration, total)
-        lines, _, guard3 = self.first.step(rows.reshape(p.shape).T.reshape(-1), 0.5 * duration, total)
-        after = np.ascontiguousarray(lines.reshape(p.T.shape).T)
+        half, _, guard1 = self.first.step(np.ascontiguousarray(p), 0.5 * duration, total)
+        turned, _, guard2 = self.second.step(np.ascontiguousarray(half.T), duration, total)
+        after, _, guard3 = self.first.step(np.ascontiguousarray(turned.T), 0.5 * duration, total)
         guard = max(guard1, guard2, guard3)
         return after, None if guard else after, guard
 

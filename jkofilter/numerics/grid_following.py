@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -167,8 +168,9 @@ def follow(
         saved = replace(progress)
         after = evolve(operator, p, progress, _BLOCK)
         depths = [_side_depth(after, k, _open_sides(grid, k, walls)) for k in range(p.ndim)]
-        may_widen = _may_widen(grid, log(p), cells, reach, walls)
-        felt = [depth < reach.redo_above and may for depth, may in zip(depths, may_widen, strict=True)]
+        # Whether an axis may get longer is asked only where it would, for that looks at the whole law.
+        may_widen = partial(_may_widen, grid, p, cells, reach, walls)
+        felt = [depth < reach.redo_above and may_widen(k) for k, depth in enumerate(depths)]
         if any(felt):
             # The end of the grid has been felt: these steps are taken again from where they began, on a wider grid.
             progress.__dict__.update(saved.__dict__)
@@ -181,12 +183,14 @@ def follow(
             grid = wider
         else:
             p = after
+            if progress.done:
+                continue
             loose = p > math.exp(-1.4 * reach.depth) * p.max()
             good = [
-                _is_tight(_along(loose, k), grid.axes[k]) and (depths[k] > reach.refit_above or not may_widen[k])
+                _is_tight(_along(loose, k), grid.axes[k]) and (depths[k] > reach.refit_above or not may_widen(k))
                 for k in range(p.ndim)
             ]
-            if progress.done or all(good):
+            if all(good):
                 continue
             grid, log_density = fit(interpolant(grid, log(p), closed=False), grid, cells, reach, walls)
         p = np.exp(log_density - log_density.max())
@@ -199,15 +203,12 @@ def _doubled(axis: Axis, most: int) -> Axis:
     return Axis(axis.low - 0.5 * axis.length, axis.high + 0.5 * axis.length, min(2 * axis.cells, most))
 
 
-def _may_widen(
-    grid: Grid, log_density: Array, cells: tuple[int, ...], reach: Reach, walls: Domain | None
-) -> list[bool]:
-    """Which axes may get longer: those that stay resolved, and those at a wall, where a law may bend without bound."""
-    scales = [_scale_but_kinks(log_density, k, axis) for k, axis in enumerate(grid.axes)]
-    return [
-        len(_open_sides(grid, k, walls)) < 2 or axis.length < 0.5 * reach.widest(cells[k], scales[k])
-        for k, axis in enumerate(grid.axes)
-    ]
+def _may_widen(grid: Grid, p: Array, cells: tuple[int, ...], reach: Reach, walls: Domain | None, k: int) -> bool:
+    """Whether an axis may get longer: if it stays resolved, or is at a wall, where a law may bend without bound."""
+    axis = grid.axes[k]
+    if len(_open_sides(grid, k, walls)) < 2:
+        return True
+    return axis.length < 0.5 * reach.widest(cells[k], _scale_but_kinks(log(p), k, axis))
 
 
 def _is_tight(loose: Array, axis: Axis) -> bool:
@@ -226,7 +227,8 @@ def _open_sides(grid: Grid, axis: int, walls: Domain | None) -> list[int]:
 def _side_depth(p: Array, axis: int, sides: list[int]) -> float:
     """Nats from the maximum of ``p`` down to the highest value on some of the two sides across ``axis``."""
     side = float(np.take(p, sides, axis=axis).max()) if sides else 0.0
-    return -math.log(side / p.max()) if side > 0 else math.inf
+    # Not of the quotient, which may come out as zero.
+    return math.log(p.max()) - math.log(side) if side > 0 else math.inf
 
 
 def _scale_but_kinks(log_density: Array, axis: int, own: Axis) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -72,6 +73,17 @@ class Grid:
         """Cell centres, (n, d), the last axis fastest."""
         centres = np.meshgrid(*(axis.centres for axis in self.axes), indexing="ij")
         return np.stack([centre.reshape(-1) for centre in centres], axis=-1)
+
+
+def log_mass(grid: Grid, log_density: Array) -> float:
+    """Logarithm of the mass of a density, from its logarithm at the centres, ``grid.shape``; -inf where there is none.
+
+    SciPy's logsumexp takes six times as long on two thousand cells.
+    """
+    top = float(log_density.max())
+    if not np.isfinite(top):
+        return top
+    return top + math.log(float(np.exp(log_density - top).sum()) * grid.volume)
 
 
 def interpolant(grid: Grid, log_density: Array, closed: bool, walls: Domain | None = None) -> LogDensity:

@@ -13,6 +13,8 @@ from jkofilter.numerics.elements import ANALYSIS, DEGREE, Elements, lagrange
 _FIT_NATS = 12.0
 """How deep into the known part of a tail the parabola that continues it reaches for its slope and curvature."""
 _TAIL_NATS = 45.0
+_EDGE_NATS = 12.0
+"""Depth above which a law with no mass at the next node ends there, as at an edge of a prior: rounding hides less."""
 _TAIL_ELEMENTS = 6
 _POLISH = 4
 _TRUSTED = 10.0
@@ -45,9 +47,14 @@ class NodalLaw:
     def _tails(self) -> tuple[tuple[float, float, float, float], tuple[float, float, float, float]]:
         """Of the lower and the upper tail: where it begins, value, outward slope and curvature there."""
         index, value = self._known
-        return tuple(  # type: ignore[return-value]
-            _tail(sign * self.elements.nodes[index][::order], value[::order]) for sign, order in ((-1, -1), (1, 1))
-        )
+        lower = _tail(-self.elements.nodes[index][::-1], value[::-1])
+        upper = _tail(self.elements.nodes[index], value)
+        nodes, shallow = self.elements.nodes, value.max() - _EDGE_NATS
+        if value[0] > shallow and index[0] > 0:
+            lower = _edge(*lower[:2], nodes[index[0]] - nodes[index[0] - 1])
+        if value[-1] > shallow and index[-1] < nodes.size - 1:
+            upper = _edge(*upper[:2], nodes[index[-1] + 1] - nodes[index[-1]])
+        return lower, upper
 
     @cached_property
     def values(self) -> Array:
@@ -112,8 +119,8 @@ class NodalLaw:
         return np.where(np.isnan(x), np.nan, value)
 
     @cached_property
-    def _table(self) -> tuple[Array, Array]:
-        """Edges of the elements and of the tails beyond them, and the distribution function there."""
+    def _table(self) -> tuple[Array, Array, float]:
+        """Edges of the elements and of the tails beyond them, the distribution function there, and all mass."""
         edges, ends = self.elements.edges, []
         for (start, _, slope, curvature), sign, last in zip(self._tails, (-1.0, 1.0), edges[[0, -1]], strict=True):
             reach = 2.0 * _TAIL_NATS / (-slope + np.sqrt(slope * slope - 2.0 * _TAIL_NATS * curvature))
@@ -122,7 +129,7 @@ class NodalLaw:
             ends.append(last + (end - last) * np.arange(1, _TAIL_ELEMENTS + 1) / _TAIL_ELEMENTS if beyond else [])
         table = np.concatenate([ends[0][::-1], edges, ends[1]])
         cumulative = np.append(0.0, np.cumsum(self._between(table[:-1], table[1:])))
-        return table, cumulative / cumulative[-1]
+        return table, cumulative / cumulative[-1], float(cumulative[-1])
 
     def _between(self, low: Array, high: Array) -> Array:
         """Mass between pairs of points of one element each, (n,)."""
@@ -130,9 +137,20 @@ class NodalLaw:
         points = low[:, None] + half[:, None] * (_POINTS + 1.0)
         return half * (np.exp(self.log_density(points.reshape(-1)).reshape(points.shape)) @ _WEIGHTS)
 
+    def cumulative(self, x: Array) -> Array:
+        """The distribution function at any points, (n,)."""
+        edges, at_edges, total = self._table
+        at = np.clip(x, edges[0], edges[-1])
+        cell = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, edges.size - 2)
+        # From the nearer end, so that both tails keep their digits next to it.
+        first = at - edges[cell] < edges[cell + 1] - at
+        near = np.where(first, edges[cell], edges[cell + 1])
+        value = at_edges[np.where(first, cell, cell + 1)] + self._between(near, at) / total
+        return np.clip(value, at_edges[cell], at_edges[cell + 1])
+
     def inverse(self, u: Array) -> Array:
         """Quantiles of the levels ``u`` in [0, 1], (n,): log-linear between finely spaced points, then Newton's."""
-        edges, cumulative = self._table
+        edges, cumulative, _ = self._table
         share = (np.arange(DEGREE)[:, None] / DEGREE * np.diff(edges) + edges[:-1]).T.reshape(-1)
         fine = np.append(share, edges[-1])
         at_fine = np.append(0.0, np.cumsum(self._between(fine[:-1], fine[1:])))
@@ -152,6 +170,11 @@ class NodalLaw:
             move = (wanted - self._between(start, start + out)) / np.maximum(density, np.finfo(float).tiny)
             out = np.clip(out + np.clip(move, -0.5 * width, 0.5 * width), 0.0, width)
         return np.asarray(start + out)
+
+
+def _edge(start: float, level: float, gap: float) -> tuple[float, float, float, float]:
+    """A tail with no more than what fits between a node and the next one."""
+    return start, level, -1.0 / float(gap), 0.0
 
 
 def _tail(x: Array, value: Array) -> tuple[float, float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ _CORE = 12.0
 _LOOKS = 16
 _FEWEST = 8
 _STEEPEST = 500.0
+_CLEAR = 1e-3
 
 
 def unresolved(energy: Callable[[Array], Array], axis: Axis, log_density: Array) -> float:
@@ -23,7 +25,8 @@ def unresolved(energy: Callable[[Array], Array], axis: Axis, log_density: Array)
     Between centres the scheme takes the potential as linear. That is compared with the potential at sixteen places,
     in windows of a standard deviation of the law: integrals of exp(-energy), which is where mass settles, and of
     exp(height), the height that of a barrier above the lower of the lands on its two sides, which is how long crossing
-    it takes.
+    it takes. Where the two potentials are nowhere apart by more than a trifle, the share returned is the bound that
+    follows from that.
 
     Args:
         energy: beta V at points (n, 1), (n,).
@@ -37,9 +40,14 @@ def unresolved(energy: Callable[[Array], Array], axis: Axis, log_density: Array)
         return 0.0
     share = (np.arange(_LOOKS) + 0.5) / _LOOKS
     between = (x[:-1, None] + axis.width * share).reshape(-1)
-    assumed = np.interp(between, x, energy(x[:, None]))
+    at_centres = energy(x[:, None])
+    assumed = (at_centres[:-1, None] + np.diff(at_centres)[:, None] * share).reshape(-1)
     found = energy(between[:, None])
     found = np.where(np.isfinite(found), found, assumed)
+    apart = float(np.abs(found - assumed).max())
+    if apart < _CLEAR:
+        # Heights are differences of two energies.
+        return math.expm1(2.0 * apart)
     window = min(max(_FEWEST, round(_deviation(axis, log_density) / axis.width)), x.size - 1)
     wells = _apart(-found, -assumed, window)
     return max(wells, _apart(_heights(found), _heights(assumed), window))

@@ -57,6 +57,19 @@ def test_a_prior_a_hundred_times_wider_than_the_stationary_law_begins_with_impli
     assert result.predict_infos[1].details["implicit_steps"] == 0
 
 
+def test_a_law_with_edges_ends_there_and_is_right_after_implicit_steps():
+    """Uniform on (-10, 10), 50 nats down the stationary law: later it is a difference of normal integrals."""
+    m = model(prior=Independent(Uniform(torch.tensor([-10.0]).double(), torch.tensor([10.0]).double()), 1), noise=0.5)
+    belief = jf.SpectralFilter(m).init(torch.Generator())
+    assert [belief.cdf(x) for x in (-10.01, 0.0, 5.0, 10.01)] == pytest.approx([0.0, 0.5, 0.75, 1.0], abs=1e-6)
+    result = jf.SpectralFilter(m).run(jf.ObservationSeries([0.3], [2.0]))
+    decay = math.exp(-0.3)
+    deviation = math.sqrt(1 - decay**2 + 0.25)
+    below = norm.cdf((2.0 + 10 * decay) / deviation) - norm.cdf((2.0 - 10 * decay) / deviation)
+    assert result.predict_infos[0].details["implicit_steps"] > 0
+    assert result.log_evidence.item() == pytest.approx(math.log(below / (20 * decay)), abs=1e-4)
+
+
 def dense_chain(potential, low, high, cells, prior, times, values, noise):
     """Log evidence by a chain on cells, from the matrix exponential of its generator."""
     width = (high - low) / cells
@@ -199,12 +212,14 @@ def test_sharp_wells_from_a_wide_prior():
     assert result.note == ""
 
 
-def test_a_reading_in_a_well_that_rounding_hides_is_noted():
+@pytest.mark.parametrize(("y", "note"), [(-1.1, "nats below the peak"), (-0.5, "may lie where rounding hides the law")])
+def test_a_reading_in_a_well_that_rounding_hides_is_noted(y, note):
     wells = jf.Potential(lambda x: 50 * (x[..., 0] ** 2 - 1) ** 2, 1)
-    series = jf.ObservationSeries([0.3, 1.0], [1.0, -1.1])
+    series = jf.ObservationSeries([0.3, 1.0], [1.0, y])
     result = jf.SpectralFilter(model(wells, normal(1.0, 0.05), noise=0.15)).run(series)
     assert result.infos[0].note == ""
     assert "lies beyond what the belief resolves" in result.infos[1].note
+    assert note in result.infos[1].note
 
 
 def test_readings_beyond_the_box_are_noted_and_roughly_right():

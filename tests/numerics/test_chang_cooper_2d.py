@@ -26,14 +26,17 @@ def run(operator: ChangCooper2D, p: np.ndarray, duration: float, step: float) ->
     return p, progress
 
 
-def test_lines_laid_end_to_end_do_not_mix():
+def test_lines_side_by_side_do_not_mix():
     rng = np.random.default_rng(0)
     potential, p = rng.normal(size=(3, 40)), rng.random((3, 40))
-    together = ChangCooper(potential, 0.1, 2.0)
+    together = ChangCooper(np.ascontiguousarray(potential.T), 0.1, 2.0)
+    columns = np.ascontiguousarray(p.T)
+    after, stage = together.tr_bdf2(columns, 0.2)
     for k, line in enumerate(potential):
         alone = ChangCooper(line, 0.1, 2.0)
-        np.testing.assert_allclose(together.solve(p.reshape(-1), 0.3).reshape(3, 40)[k], alone.solve(p[k], 0.3))
-        np.testing.assert_allclose(together.rate(p.reshape(-1)).reshape(3, 40)[k], alone.rate(p[k]), atol=1e-10)
+        np.testing.assert_allclose(together.solve(columns, 0.3)[:, k], alone.solve(p[k], 0.3))
+        np.testing.assert_allclose(together.rate(columns)[:, k], alone.rate(p[k]), atol=1e-10)
+        np.testing.assert_allclose((after[:, k], stage[:, k]), alone.tr_bdf2(p[k], 0.2), atol=1e-14)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 10.0])

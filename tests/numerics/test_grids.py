@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jkofilter.numerics.grid_following import LINE, PLANE, fit, local_scale
-from jkofilter.numerics.grids import Axis, Grid, interpolant
+from jkofilter.numerics.grids import Axis, Grid, interpolant, log_mass
 
 COVARIANCE = np.array([[0.5, -0.2], [-0.2, 0.8]])
 MEAN = np.array([0.3, -0.4])
@@ -110,3 +110,11 @@ def test_a_hard_edge_across_either_axis_does_not_ring(across: int) -> None:
     value = interpolant(grid, step, closed=True)(at)
     assert value.max() < 1e-9
     assert value.min() > -100 - 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, -2000.0, 900.0])
+def test_the_mass_of_a_density_is_had_from_its_logarithm_whatever_its_size(shift: float) -> None:
+    grid = Grid((Axis(-8.0, 8.0, 400),))
+    log_density = shift - 0.5 * grid.points[:, 0] ** 2
+    assert log_mass(grid, log_density) == pytest.approx(shift + 0.5 * math.log(2 * math.pi), abs=1e-12)
+    assert log_mass(grid, np.full(400, -np.inf)) == -math.inf
