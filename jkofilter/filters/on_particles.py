@@ -23,6 +23,7 @@ from jkofilter.models.motion import Moved, coarse_note, last_step, move, reflect
 from jkofilter.models.reach import require_all_reachable
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.turned import turned
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import normalise_log_weights
@@ -103,15 +104,20 @@ def arrive(
     if isinstance(sde, LineDiffusion):
         moved = LineMover(sde, generator).move(x, duration, substep)
         return Arrived(moved.points, None, 0.0, moved)
+    turn, own = turned(sde)
+    x = x if turn is None else x @ turn.to(x).mT
     if density == "kde":
-        moved = move(sde, x, duration, generator, substep)
-        return Arrived(moved.points, None, 0.0, moved)
-    step = resolved_step(sde, x, min(2 * smoothing, duration), generator)
-    moved = move(sde, x, duration - step, generator, substep)
-    means = last_step(sde, moved.points, step, generator)
-    variance = step / float(sde.beta)
-    after = reflected(sde, means + math.sqrt(variance) * standard_normal(x, generator))
-    require_all_reachable(sde, moved.points, after)
+        moved, means, variance = move(own, x, duration, generator, substep), None, 0.0
+        after = moved.points
+    else:
+        step = resolved_step(own, x, min(2 * smoothing, duration), generator)
+        moved = move(own, x, duration - step, generator, substep)
+        means = last_step(own, moved.points, step, generator)
+        variance = step / float(sde.beta)
+        after = reflected(own, means + math.sqrt(variance) * standard_normal(x, generator))
+        require_all_reachable(own, moved.points, after)
+    if turn is not None:
+        after, means = after @ turn.to(x), None if means is None else means @ turn.to(x)
     return Arrived(after, means, variance, moved)
 
 

@@ -37,6 +37,7 @@ from jkofilter.filters.on_particles import (
 from jkofilter.models.checks import require_count
 from jkofilter.models.motion import planned_steps
 from jkofilter.models.state_space import StateSpaceModel, prior_support
+from jkofilter.models.turned import turned
 from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky, weighted_moments
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import effective_sample_size
@@ -165,9 +166,11 @@ class TemperedParticleFilter(Runnable):
         self, now: PathBelief, origin: Origin, reading: Tensor, generator: Generator
     ) -> tuple[PathTarget, PathMove, torch.dtype]:
         """The law of paths given the reading, the move for it, and the precision in which to move."""
-        sde, duration = self.model.sde, now.time - origin.time
+        duration = now.time - origin.time
+        turn, sde = turned(self.model.sde)
         chosen = origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
         coarseness = _COARSE if sde.domain is None else 1.0
+        chosen = chosen if turn is None else chosen @ turn.to(chosen).mT
         steps = planned_steps(sde, chosen, duration, generator, self.substep, coarseness) if duration > 0 else ()
 
         def log_likelihood(x: Points) -> Scalars:
@@ -177,7 +180,7 @@ class TemperedParticleFilter(Runnable):
         probes = now.particles[:: max(1, len(now.particles) // _LOOKED_AT)]
         dtype = torch.float32 if _single_will_do(self.model, log_likelihood, probes) else probes.dtype
         like = torch.empty(0, dtype=dtype, device=probes.device)
-        target = PathTarget(path_map(sde, steps).to(like), log_likelihood, law.to(like) if law else None)
+        target = PathTarget(path_map(sde, steps, turn).to(like), log_likelihood, law.to(like) if law else None)
         move: PathMove = "hmc"
         if self.moves == "pcn" or sde.domain is not None or not _differentiable(self.model, log_likelihood, probes):
             move = "pcn"
