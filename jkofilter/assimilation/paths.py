@@ -266,28 +266,51 @@ class PathMap:
         return x
 
 
-def refined(path: PathMap, noises: Noises, pieces: int, generator: Generator) -> tuple[PathMap, Noises]:
+@dataclass(frozen=True, eq=False)
+class Refinement:
     """The same paths in steps so many times shorter: their noises given those of the whole steps.
 
     Pieces c_k of the noise of a step, C = sum_k D_k c_k with D_k the decay from the end of a piece to that of the step,
     are drawn freely and then shifted by Cov(c_k, C) Var(C)^-1 times what their sum misses of C. Without walls only.
+
+    Attributes:
+        coarse: the paths.
+        path: the finer ones.
+        pieces: of a step.
+        bridges: of every step the deviation of a piece's noise, the decays, and the shifts of the pieces.
     """
-    beta, like = float(path.sde.beta), noises
-    steps: list[_Step] = []
-    numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator).mT
-    for j, step in enumerate(path.steps):
+
+    coarse: PathMap
+    path: PathMap
+    pieces: int
+    bridges: tuple[tuple[State, list[State], list[State]], ...]
+
+    def noises(self, noises: Noises, generator: Generator) -> Noises:
+        """Noises of the finer steps for those of the paths."""
+        pieces = self.pieces
+        numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator)
+        numbers = numbers.mT
+        for j, (step, (deviation, decays, shifts)) in enumerate(zip(self.coarse.steps, self.bridges, strict=True)):
+            linear, mine = step.linear, numbers[j * pieces : (j + 1) * pieces]
+            missed = linear.into(_times(noises[j], step.spread))
+            for decay, z in zip(decays, mine, strict=True):
+                missed = torch.addcmul(missed, linear.into(z), decay * deviation, value=-1)
+            for shift, z in zip(shifts, mine, strict=True):
+                z += linear.back(shift * missed)
+        return numbers
+
+
+def refinement(path: PathMap, pieces: int) -> Refinement:
+    """Paths in steps so many times shorter."""
+    beta, steps, bridges = float(path.sde.beta), [], []
+    for step in path.steps:
         linear, h = step.linear, step.h / pieces
-        fine = _step(PlannedStep(h, linear), beta).to(like)
+        steps += [_step(PlannedStep(h, linear), beta).to(linear.rates)] * pieces
         deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
         decays = [torch.exp(-(pieces - 1 - k) * h * linear.rates) for k in range(pieces)]
-        whole = sum(decay.square() for decay in decays) * deviation.square()
-        mine = numbers[j * pieces : (j + 1) * pieces]
-        free = [deviation * linear.into(z) for z in mine]
-        missed = linear.into(_times(noises[j], step.spread)) - sum(d * c for d, c in zip(decays, free, strict=True))
-        for k in range(pieces):
-            mine[k] += linear.back(deviation * decays[k] / whole * missed)
-        steps += [fine] * pieces
-    return replace(path, steps=tuple(steps)), numbers
+        whole = torch.stack(decays).square().sum(0) * deviation.square()
+        bridges.append((deviation, decays, [deviation * decay / whole for decay in decays]))
+    return Refinement(path, replace(path, steps=tuple(steps)), pieces, tuple(bridges))
 
 
 def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...], turn: Matrix | None = None) -> PathMap:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import jkofilter as jf
-from jkofilter.assimilation.paths import PathMap, path_map, refined
+from jkofilter.assimilation.paths import PathMap, path_map, refinement
 from jkofilter.models.motion import PlannedStep, planned_steps
 from jkofilter.numerics.heun import Linear
 
@@ -73,13 +73,13 @@ def test_finer_paths_follow_the_same_noise(path: PathMap) -> None:
     quadratic = jf.Potential(lambda x: 0.5 * ((x @ matrix) * x).sum(-1), 3)
     linear = PathMap(jf.LangevinSDE(quadratic, beta=float(path.sde.beta)), path.steps)
     x, z = normals(6, 3), normals(2, 6, 3, seed=1)
-    finer, numbers = refined(linear, z, 3, gen())
-    assert torch.allclose(finer.end(x, numbers), linear.end(x, z), atol=1e-13)
+    finer = refinement(linear, 3)
+    assert torch.allclose(finer.path.end(x, finer.noises(z, gen())), linear.end(x, z), atol=1e-13)
 
 
 def test_noises_of_finer_paths_are_standard_normal() -> None:
     n = 40_000
-    _, numbers = refined(stiff(), normals(2, n, 3), 2, gen(1))
+    numbers = refinement(stiff(), 2).noises(normals(2, n, 3), gen(1))
     columns = numbers.permute(1, 0, 2).reshape(n, 12)
     assert torch.allclose(columns.mT @ columns / n, torch.eye(12, dtype=F64), atol=5 * math.sqrt(2 / n))
 
