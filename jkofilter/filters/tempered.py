@@ -37,7 +37,7 @@ from jkofilter.filters.on_particles import (
 from jkofilter.models.checks import require_count
 from jkofilter.models.motion import planned_steps
 from jkofilter.models.state_space import StateSpaceModel, prior_support
-from jkofilter.models.turned import turned
+from jkofilter.models.turned import cubic_slope, turned
 from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky, weighted_moments
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import effective_sample_size
@@ -46,8 +46,9 @@ _REMEMBERED = 200
 """Steps since the last reading that moves go back."""
 _LOOKED_AT = 128
 _AGREES = 1e-3
-_COARSE, _PIECES = 3.0, 2
-"""Steps in which paths are moved are so many times coarser than those of predictions, and are cut at the end."""
+_COARSE, _COMPILED = (4.5, 3), (3.0, 2)
+"""Steps in which paths are moved are so many times coarser than those of predictions, and are cut into so many at the
+end: where derivatives are dear, and where compiled code has them for next to nothing."""
 _STUCK = 0.1
 
 
@@ -63,7 +64,7 @@ class TemperedParticleFilter(Runnable):
     moves with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the
     same time, with no gap to move in, is weighed as by the bootstrap filter.
 
-    Paths are moved in steps three times coarser than those of predictions; at last each step is cut in two, given its
+    Paths are moved in steps three to five times coarser than those of predictions; at last each is cut up, given its
     noise, and the paths are weighed for the difference. The belief after a tempered reading holds the ends of all paths
     after each of the last ``sweeps``. They are moved in
     single precision where potential and sensor take it and the likelihood does not feel it.
@@ -154,7 +155,7 @@ class TemperedParticleFilter(Runnable):
         if not origin.prior or origin.log_weights.max() > origin.log_weights.min():
             x = x[resample(origin.log_weights, "systematic", generator, self.particles)]
         pool = origin.points.to(dtype), origin.log_weights
-        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else _PIECES
+        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else self._coarse[1]
         done = temper(target, x.to(dtype), pool, move, self.ess, self.sweeps, pieces, generator)
         ends = done.ends.to(x)
         after = PathBelief(
@@ -169,7 +170,7 @@ class TemperedParticleFilter(Runnable):
         duration = now.time - origin.time
         turn, sde = turned(self.model.sde)
         chosen = origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
-        coarseness = _COARSE if sde.domain is None else 1.0
+        coarseness = self._coarse[0] if sde.domain is None else 1.0
         chosen = chosen if turn is None else chosen @ turn.to(chosen).mT
         steps = planned_steps(sde, chosen, duration, generator, self.substep, coarseness) if duration > 0 else ()
 
@@ -185,6 +186,11 @@ class TemperedParticleFilter(Runnable):
         if self.moves == "pcn" or sde.domain is not None or not _differentiable(self.model, log_likelihood, probes):
             move = "pcn"
         return target, move, dtype
+
+    @property
+    def _coarse(self) -> tuple[float, int]:
+        """How much coarser paths are moved than predictions, and into how many pieces steps are cut at the end."""
+        return _COMPILED if cubic_slope(turned(self.model.sde)[1].potential) else _COARSE
 
     def _start_law(self, origin: Origin) -> StartLaw | None:
         """The prior around a Gaussian; None where its density is not known."""

@@ -21,7 +21,7 @@ def separable_ends(x, noises, cubic, factors, worst):  # type: ignore[no-untyped
         x: points, (d, n).
         noises: standard normal numbers, (steps, d, n).
         cubic: c0 to c3 of the slope.
-        factors: of P1, P2, S, A of ``assimilation/paths.py`` and the length, of every step and coordinate, (steps, 5, d).
+        factors: P1, P2, S, A of ``assimilation/paths.py`` and the length, of every step and coordinate, (steps, 5, d).
         worst: is raised to the length of a step times the rate at which the drift, less its linear part, changes, (n,).
     """
     d, n = x.shape
