@@ -78,12 +78,17 @@ def case(d: int) -> jf.Scenario:
         model=model(d),
         filters={
             "JKO": jko,
+            "tempered": jf.TemperedParticleFilter,
+            "guided": jf.GuidedParticleFilter,
             "particles, 100000": lambda m: jf.ParticleFilter(m, 100_000, substep=SUBSTEP),
             "ensemble Kalman": lambda m: jf.EnsembleKalmanFilter(m, 10_000, substep=SUBSTEP),
             "unscented Kalman": jf.UnscentedKalmanFilter,
             reference: exact,
         },
-        matched={"particles, same time": lambda m, n: jf.ParticleFilter(m, n, substep=SUBSTEP)},
+        matched={
+            "tempered, same time": jf.TemperedParticleFilter,
+            "particles, same time": lambda m, n: jf.ParticleFilter(m, n, substep=SUBSTEP),
+        },
         reference=reference,
         times=TIMES,
         seeds=3,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +15,6 @@ from jkofilter.assimilation.path_tempering import TemperedPaths, temper
 from jkofilter.assimilation.paths import path_map
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
-from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.beliefs.path import Origin, PathBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
@@ -26,15 +25,15 @@ from jkofilter.filters.checks import (
     require_substep,
 )
 from jkofilter.filters.on_particles import (
-    first_particles,
+    first_with_origin,
     likelihood_of,
-    predicted,
+    predicted_with_origin,
     require_density,
-    survivors,
     updated,
     weighed,
+    without_origin,
 )
-from jkofilter.models.checks import require_count
+from jkofilter.models.checks import require_count, require_share
 from jkofilter.models.motion import planned_steps
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.models.turned import cubic_slope, turned
@@ -42,8 +41,6 @@ from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky, wei
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import effective_sample_size
 
-_REMEMBERED = 200
-"""Steps since the last reading that moves go back."""
 _LOOKED_AT = 128
 _AGREES = 1e-3
 _COARSE, _COMPILED = (4.5, 3), (3.0, 2)
@@ -95,8 +92,7 @@ class TemperedParticleFilter(Runnable):
     def __post_init__(self) -> None:
         require_model(self.model)
         require_count("particles", self.particles, 2)
-        if not 0 < self.ess < 1:
-            raise InputError(f"ess must be a share between 0 and 1, got {self.ess!r}.")
+        require_share("ess", self.ess)
         require_count("sweeps", self.sweeps, 1)
         if self.moves not in ("auto", "hmc", "pcn"):
             raise InputError(f"moves must be 'auto', 'hmc' or 'pcn', got {self.moves!r}.")
@@ -107,8 +103,7 @@ class TemperedParticleFilter(Runnable):
 
     def init(self, generator: Generator) -> PathBelief:
         """Equally weighted draws of the prior; their density is the kernel estimate."""
-        first = first_particles(self.model, self.particles, generator)
-        return _with_origin(first, Origin(first.particles, first.log_weights, 0.0, 0, True))
+        return first_with_origin(self.model, self.particles, generator)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[PathBelief, StepInfo]:
         """Move every particle; resample first where there are more than ``particles`` or weights are uneven.
@@ -119,13 +114,8 @@ class TemperedParticleFilter(Runnable):
         """
 
         def step(now: PathBelief, duration: float) -> tuple[PathBelief, StepInfo]:
-            start = survivors(now, self.particles, self.ess, "systematic", generator)
             settings = (self.substep, self.density, self.smoothing)
-            after, info = predicted(self.model, now, start, duration, generator, settings)
-            origin, steps = now.origin, int(info.details["steps"]) + 1
-            if origin is None or origin.steps + steps > _REMEMBERED:
-                origin = Origin(start[0], start[1], now.time, 0, False)
-            return _with_origin(after, replace(origin, steps=origin.steps + steps)), info
+            return predicted_with_origin(self.model, now, self.particles, self.ess, duration, generator, settings)
 
         return predicting(belief, PathBelief, duration, step)
 
@@ -142,7 +132,7 @@ class TemperedParticleFilter(Runnable):
             enough = self.ess * len(now.particles)
             if now.origin is None or effective_sample_size(now.log_weights + value) >= enough:
                 after, info = weighed(now, value)
-                return replace(cast(PathBelief, after), origin=None), info
+                return without_origin(after), info
             return self._tempered(now, now.origin, reading, generator)
 
         return updated(belief, PathBelief, y, self.model, step)
@@ -217,10 +207,6 @@ class TemperedParticleFilter(Runnable):
         except NotImplementedError:
             return None
         return StartLaw(mean, factor, excess)
-
-
-def _with_origin(belief: ParticleBelief, origin: Origin) -> PathBelief:
-    return PathBelief(**{one.name: getattr(belief, one.name) for one in fields(belief)} | {"origin": origin})
 
 
 def _report(done: TemperedPaths, move: PathMove) -> StepInfo:

@@ -18,7 +18,9 @@ def turned(sde: LangevinSDE) -> tuple[Matrix | None, LangevinSDE]:
     Only for potentials that are finite everywhere: what goes wrong elsewhere is told by its place in x.
     """
     potential = sde.potential
-    if type(potential) not in (DoubleWell, SineQuadratic) or sde.domain is not None or potential.rotation is None:
+    if not isinstance(potential, DoubleWell | SineQuadratic) or sde.domain is not None or potential.rotation is None:
+        return None, sde
+    if type(potential) not in (DoubleWell, SineQuadratic):
         return None, sde
     plain = copy.copy(potential)
     plain.rotation, plain._function = None, plain._energy
@@ -27,4 +29,6 @@ def turned(sde: LangevinSDE) -> tuple[Matrix | None, LangevinSDE]:
 
 def cubic_slope(potential: Potential) -> Cubic | None:
     """The slope v' of a potential sum_i v(x_i) whose v' is known to be a cubic; None for all others."""
-    return (0.0, -4.0, 0.0, 4.0) if type(potential) is DoubleWell and potential.rotation is None else None
+    if isinstance(potential, DoubleWell) and type(potential) is DoubleWell and potential.rotation is None:
+        return 0.0, -4.0, 0.0, 4.0
+    return None
