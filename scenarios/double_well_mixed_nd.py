@@ -7,12 +7,13 @@ is to be had: the reference are the means over five tempered runs of 20,000 part
 """
 
 import json
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 import jkofilter as jf
 
