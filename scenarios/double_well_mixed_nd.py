@@ -1,4 +1,4 @@
-"""Rotated double wells whose readings mix the wells, d = 2 to 16: five readings, noise 0.5, one every 0.5.
+"""Rotated double wells whose readings mix the wells, d = 2 to 8: five readings, noise 0.5, one every 0.5.
 
 V(x) = sum_i v((R x)_i) with v(u) = (u^2 - 1)^2, prior N(0, I), readings y = H x + noise with H another rotation than R:
 every reading couples all wells, nothing separates, and blocks are never independent. Beyond the plane no exact answer
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 import jkofilter as jf
 
-DIMS = (2, 4, 8, 16)
+DIMS = (2, 4, 8)
 NOISE = 0.5
 TIMES = [0.5, 1.0, 1.5, 2.0, 2.5]
 SUBSTEP = 0.01

@@ -1,6 +1,6 @@
 """Makes the reference of scenarios/double_well_mixed_nd.py: large tempered runs that have to agree among seeds.
 
-Run as ``OMP_NUM_THREADS=1 python tests/reference_mixed_wells.py 2 4 8 16 32``; it takes
+Run as ``OMP_NUM_THREADS=1 python tests/reference_mixed_wells.py 2 4 8``; it takes
 some minutes. Every run is stored, so that their spread is the error of what they say.
 """
 

@@ -110,6 +110,9 @@ def guide(
         turned = spread if path.turn is None else path.turn.mT @ spread
         z, gain = _numbers(slopes @ ahead[j + 1].decay @ turned, slopes, ahead[j + 1], residual, noise, generator)
         x = replace(path, steps=(step,)).end(x, z.unsqueeze(0))
+        lost = ~torch.isfinite(x).all(-1)
+        if lost.any():
+            x, gain = torch.where(lost.unsqueeze(-1), start, x), torch.where(lost, -math.inf, gain)
         before = foreseen
         if j + 1 < len(path.steps):
             foreseen, residual, slopes = _foreseen(ahead[j + 1], x, sensor, noise)

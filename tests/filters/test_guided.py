@@ -11,6 +11,10 @@ from scipy.stats import norm
 from torch.distributions import MultivariateNormal, Normal
 
 import jkofilter as jf
+from jkofilter.assimilation.guided_paths import guide
+from jkofilter.assimilation.paths import path_map
+from jkofilter.models.motion import PlannedStep
+from jkofilter.numerics.heun import Linear
 
 F64 = torch.float64
 
@@ -64,6 +68,25 @@ def test_guided_weights_leave_more_particles_than_plain_ones() -> None:
     guided = jf.GuidedParticleFilter(model, 1_000).run(series, seed=1)
     plain = jf.ParticleFilter(model, 1_000).run(series, seed=1)
     assert min(info.ess for info in guided.infos) > 20 * min(info.ess for info in plain.infos)
+
+
+def test_weights_of_a_linear_process_do_not_change_along_the_way() -> None:
+    basis = torch.linalg.qr(torch.randn(2, 2, generator=torch.Generator().manual_seed(0), dtype=F64))[0]
+    rates, slope, noise = torch.tensor([1.0, 9.0], dtype=F64), torch.tensor([[1.0, 2.0]], dtype=F64), 0.01
+    sde = jf.LangevinSDE(jf.Quadratic(torch.ones(2, dtype=F64), (basis * rates) @ basis.mT))
+    steps = tuple(PlannedStep(h, Linear(rates, basis)) for h in (0.1, 0.05, 0.2))
+    start, y = torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=F64), torch.tensor([0.7], dtype=F64)
+
+    def log_likelihood(x: torch.Tensor) -> torch.Tensor:
+        return MultivariateNormal(x @ slope.mT, torch.tensor([[noise]], dtype=F64)).log_prob(
+            torch.tensor([y], dtype=F64)
+        )
+
+    reading = lambda x: (y - x @ slope.mT, slope), torch.tensor([[noise]], dtype=F64), log_likelihood
+    equal = torch.full((50,), -math.log(50), dtype=F64)
+    done = guide(path_map(sde, steps), start, equal, reading, 0.0, torch.Generator().manual_seed(2))
+    assert done.ess == pytest.approx([done.ess[0]] * 4, rel=1e-9)
+    assert done.ess[0] < 0.9
 
 
 def test_a_double_well_against_a_dense_chain() -> None:
