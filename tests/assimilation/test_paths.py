@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import jkofilter as jf
+from jkofilter.assimilation.path_moves import PathMover, PathTarget
 from jkofilter.assimilation.paths import PathMap, path_map, refinement
 from jkofilter.models.motion import PlannedStep, planned_steps
 from jkofilter.models.turned import turned
@@ -131,3 +132,14 @@ def test_a_path_that_blows_up_is_taken_in_pieces() -> None:
     by_start, by_noise = pull_back(torch.ones(2, 1, dtype=F64))
     assert torch.isfinite(by_start).all()
     assert torch.isfinite(by_noise).all()
+
+
+def test_gradients_that_moves_keep_are_those_of_the_paths_after_swaps() -> None:
+    n, end = 64, torch.ones(3, dtype=F64)
+    target = PathTarget(wells(), lambda x: -2 * (x - end).square().sum(-1), None)
+    paths, mover = target.begin(normals(n, 3), gen(1)), PathMover(target, gen(2))
+    mover.sweep(paths, "hmc", 0.5)
+    mover.swap(paths, normals(n, 3, seed=5), torch.zeros(n, dtype=F64), 0.5)
+    assert 0 < paths.known.sum() < n
+    fresh = target.value_and_slope(paths.origin, paths.numbers)[2]
+    assert torch.allclose(paths.slope[:, paths.known], fresh[:, paths.known], atol=1e-12)
