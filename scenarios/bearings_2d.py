@@ -39,12 +39,17 @@ SCENARIO = jf.Scenario(
     times=[0.4 * k for k in range(1, 7)],
     filters={
         "JKO": jko,
+        "tempered": jf.TemperedParticleFilter,
+        "guided": jf.GuidedParticleFilter,
         "particles, 100000": lambda model: jf.ParticleFilter(model, 100_000, substep=SUBSTEP),
         "ensemble Kalman": lambda model: jf.EnsembleKalmanFilter(model, 10_000, substep=SUBSTEP),
         "unscented Kalman": jf.UnscentedKalmanFilter,
         "grid": lambda model: jf.GridFilter(model, cells=200, step=0.01),
     },
-    matched={"particles, same time": lambda model, n: jf.ParticleFilter(model, n, substep=SUBSTEP)},
+    matched={
+        "tempered, same time": jf.TemperedParticleFilter,
+        "particles, same time": lambda model, n: jf.ParticleFilter(model, n, substep=SUBSTEP),
+    },
     reference="grid",
     time_label="time",
     state_label="position",

@@ -54,6 +54,7 @@ def case(d: int) -> jf.Scenario:
         filters={
             "JKO": jko,
             "tempered": jf.TemperedParticleFilter,
+            "guided": jf.GuidedParticleFilter,
             "block": lambda m: jf.BlockParticleFilter(m, rotation=rotation(d)),
             "particles, 100000": lambda m: jf.ParticleFilter(m, 100_000, substep=SUBSTEP),
             "ensemble Kalman": lambda m: jf.EnsembleKalmanFilter(m, 10_000, substep=SUBSTEP),
@@ -61,7 +62,10 @@ def case(d: int) -> jf.Scenario:
             **grid,
             "exact": exact,
         },
-        matched={"particles, same time": lambda m, n: jf.ParticleFilter(m, n, substep=SUBSTEP)},
+        matched={
+            "tempered, same time": jf.TemperedParticleFilter,
+            "particles, same time": lambda m, n: jf.ParticleFilter(m, n, substep=SUBSTEP),
+        },
         reference="exact",
         times=TIMES,
         seeds=5,

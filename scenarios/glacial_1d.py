@@ -68,6 +68,8 @@ SCENARIO = jf.Scenario(
     series=ice_core(),
     filters={
         "jko": lambda model: jf.JKOFilter(model, scheme="sdirk4", tolerance=1e-4),
+        "tempered": jf.TemperedParticleFilter,
+        "guided": jf.GuidedParticleFilter,
         "particle": lambda model: jf.ParticleFilter(model, particles=10_000, substep=0.02),
         "grid": lambda model: jf.GridFilter(model, bounds=(-50.0, -29.0), cells=2000, step=2e-3),
     },

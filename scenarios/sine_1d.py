@@ -46,6 +46,8 @@ SCENARIO = jf.Scenario(
     seeds=15,
     filters={
         "jko": jf.JKOFilter,
+        "tempered": jf.TemperedParticleFilter,
+        "guided": jf.GuidedParticleFilter,
         "particle-kde": lambda model: jf.ParticleFilter(model, particles=50_000, density="kde"),
         "particle-transition": lambda model: jf.ParticleFilter(model, particles=50_000, density="transition"),
         "dual-jko": lambda model: jf.DualJKOFilter(model, settings=jf.DualSettings(points=600)),

@@ -82,6 +82,7 @@ CASES = {
         inflated=True,
     ),
     "tempered": Case(lambda m: jf.TemperedParticleFilter(m, PARTICLES), MONTE_CARLO, EVIDENCE, inflated=True),
+    "guided": Case(lambda m: jf.GuidedParticleFilter(m, PARTICLES), MONTE_CARLO, EVIDENCE, inflated=True),
     # With one coordinate there is one block.
     "block": Case(lambda m: jf.BlockParticleFilter(m, PARTICLES), MONTE_CARLO, EVIDENCE, inflated=True),
     "kalman": Case(jf.KalmanFilter, 1e-10),

@@ -208,6 +208,7 @@ def test_each_library_stays_behind_its_module() -> None:
         "numba": {
             "numerics/even_steps.py",
             "numerics/newton.py",
+            "numerics/separable_paths.py",
             "numerics/splines.py",
             "numerics/tridiagonal.py",
             "transport/maps/icnn_kernels.py",

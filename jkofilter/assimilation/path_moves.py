@@ -85,7 +85,9 @@ class PathTarget:
         origin = by_columns(origin)
         if self.start is not None:
             numbers[0, :, : origin.shape[1]] = self.start.standardised(origin)
-        paths = Paths(origin.clone(), numbers, torch.zeros_like(origin), origin.new_zeros(len(origin)))
+        known = torch.zeros(len(origin), dtype=torch.bool, device=origin.device)
+        value, slope = origin.new_zeros(len(origin)), torch.zeros_like(numbers)
+        paths = Paths(origin.clone(), numbers, torch.zeros_like(origin), value, slope, known)
         for part in paths.parts():
             paths.end[part], paths.value[part] = self.value(origin[part], numbers[:, part])
         return paths
@@ -101,28 +103,29 @@ class PathTarget:
             value[~lost] = self.log_likelihood(end[~lost])
         return end, value
 
-    def value_and_gradient(
-        self, origin: Points, numbers: Noises, temperature: float
-    ) -> tuple[Points, Scalars, Scalars, Noises]:
-        """Ends, log likelihood, excess of the start's law, and the gradient of the tempered sum by the numbers."""
+    def value_and_slope(self, origin: Points, numbers: Noises) -> tuple[Points, Scalars, Noises]:
+        """Ends, log likelihood there, and its gradient by the numbers."""
         start, noises = self.split(origin, numbers)
         end, pull_back = self.path.linearised(start, noises)
         value, slope = _with_slope(self.log_likelihood, torch.nan_to_num(end, 0.0, 0.0, 0.0))
         value = torch.where(torch.isfinite(end).all(-1), value, -math.inf)
-        by_start, gradient = pull_back(temperature * by_columns(slope))
-        excess = torch.zeros_like(value)
+        by_start, gradient = pull_back(by_columns(slope))
         if self.start is not None:
-            if self.start.excess is not None:
-                excess, pull = _with_slope(self.start.excess, start)
-                by_start = by_start + pull
             gradient = torch.cat([times(by_start, self.start.factor).mT.unsqueeze(0), gradient.mT]).mT
-        return end, value, excess, gradient
+        return end, value, gradient
 
     def excess(self, origin: Points, numbers: Noises) -> Scalars:
         """Excess of the start's law, (n,)."""
         if self.start is None or self.start.excess is None:
             return torch.zeros_like(origin[:, 0])
         return self.start.excess(self.split(origin, numbers)[0]).detach()
+
+    def excess_and_slope(self, origin: Points, numbers: Noises) -> tuple[Scalars | float, Points | None]:
+        """Excess of the start's law, (n,), and its gradient by the first row of numbers; zero and None for none."""
+        if self.start is None or self.start.excess is None:
+            return 0.0, None
+        value, slope = _with_slope(self.start.excess, self.split(origin, numbers)[0])
+        return value, times(slope, self.start.factor)
 
     def split(self, origin: Points, numbers: Noises) -> tuple[Points, Noises]:
         """Starts and noises."""
@@ -140,12 +143,16 @@ class Paths:
         numbers: standard normal before the reading, (steps, n, k); one row more where the start moves.
         end: where they end, (n, d).
         value: log likelihood there, (n,).
+        slope: its gradient by the numbers, where it was left by a move, as the numbers.
+        known: whose slope is known, (n,).
     """
 
     origin: Points
     numbers: Noises
     end: Points
     value: Scalars
+    slope: Noises
+    known: Tensor
 
     def parts(self) -> Iterator[slice]:
         """Points that are moved together."""
@@ -156,8 +163,8 @@ class Paths:
 
     def chosen(self, indices: Tensor) -> Paths:
         """Some of them."""
-        points = [x.mT[..., indices].mT for x in (self.origin, self.numbers, self.end)]
-        return Paths(points[0], points[1], points[2], self.value[indices])
+        points = [x.mT[..., indices].mT for x in (self.origin, self.numbers, self.end, self.slope)]
+        return Paths(points[0], points[1], points[2], self.value[indices], points[3], self.known[indices])
 
     def accept(self, part: slice, ok: Tensor, end: Points, value: Scalars) -> None:
         """New ends and values where ``ok``."""
@@ -216,6 +223,7 @@ class PathMover:
             if start is not None:
                 paths.numbers[0, part] = torch.where(ok.unsqueeze(-1), numbers[0], paths.numbers[0, part])
             paths.accept(part, ok, end, value)
+            paths.known[part] &= ~ok
             total += share * len(ok)
         self.acceptance.setdefault("swap", []).append(total / len(paths.value))
 
@@ -233,15 +241,30 @@ class PathMover:
         cosine, sine = steps.cos(), steps.sin()
         origin, q = by_columns(paths.origin[part]), by_columns(paths.numbers[:, part])
         v = standard_normal(q.mT, self.generator).mT
-        _, value, excess, slope = self.target.value_and_gradient(origin, q, temperature)
+        slope = self._known_slope(paths, part, origin, q)
+        excess, pull = self.target.excess_and_slope(origin, q)
         before = _energy(temperature * value + excess, q, v)
-        v.addcmul_(slope, steps, value=0.5)
+        _kick(v, temperature * steps, slope, steps, pull, 0.5)
         for k in range(leaps):
             q, v = torch.addcmul(cosine * q, sine, v), torch.addcmul(cosine * v, sine, q, value=-1)
-            end, value, excess, slope = self.target.value_and_gradient(origin, q, temperature)
-            v.addcmul_(slope, steps, value=1.0 if k < leaps - 1 else 0.5)
+            end, value, slope = self.target.value_and_slope(origin, q)
+            excess, pull = self.target.excess_and_slope(origin, q)
+            _kick(v, temperature * steps, slope, steps, pull, 1.0 if k < leaps - 1 else 0.5)
         ok, share = self._accepted(before - _energy(temperature * value + excess, q, v))
+        paths.slope[:, part] = torch.where(ok.unsqueeze(-1), slope, paths.slope[:, part])
         return self._taken(paths, part, ok, q, end, value, share)
+
+    def _known_slope(self, paths: Paths, part: slice, origin: Points, numbers: Noises) -> Noises:
+        """The gradient where the paths are: what the last move left, computed where there was none."""
+        fresh = ~paths.known[part]
+        if fresh.all():
+            paths.slope[:, part] = self.target.value_and_slope(origin, numbers)[2]
+        elif fresh.any():
+            index = fresh.nonzero()[:, 0]
+            some = by_columns(origin[index]), by_columns(numbers[:, index])
+            paths.slope[:, part.start + index] = self.target.value_and_slope(*some)[2]
+        paths.known[part] = True
+        return by_columns(paths.slope[:, part])
 
     def _crank_nicolson(self, paths: Paths, part: slice, temperature: float) -> float:
         angle = self.step["pcn"]
@@ -252,6 +275,7 @@ class PathMover:
         if self.target.start is not None:
             gain = gain + self.target.excess(origin, q) - self.target.excess(origin, old)
         ok, share = self._accepted(gain)
+        paths.known[part] &= ~ok
         return self._taken(paths, part, ok, q, end, value, share)
 
     def _taken(
@@ -274,6 +298,13 @@ def _with_slope(function: LogLikelihood, x: Points) -> tuple[Scalars, Points]:
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
     return value.detach(), torch.nan_to_num(slope, 0.0, 0.0, 0.0)
+
+
+def _kick(v: Noises, tempered: Tensor, slope: Noises, steps: Tensor, pull: Points | None, share: float) -> None:
+    """Adds a share of the steps (n, 1) times the forces: of the likelihood, and of the start's law on the first row."""
+    v.addcmul_(slope, tempered, value=share)
+    if pull is not None:
+        v[0, :, : pull.shape[1]].addcmul_(pull, steps, value=share)
 
 
 def _energy(value: Scalars, q: Noises, v: Noises) -> Scalars:

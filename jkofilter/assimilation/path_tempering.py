@@ -10,7 +10,7 @@ from torch import Generator
 
 from jkofilter._typing import Points, Scalars
 from jkofilter.assimilation.path_moves import PathMove, PathMover, Paths, PathTarget
-from jkofilter.assimilation.paths import refined
+from jkofilter.assimilation.paths import Refinement, refinement
 from jkofilter.numerics.linalg import by_columns
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.tempering import next_temperature
@@ -69,6 +69,7 @@ def temper(
     paths, mover = target.begin(origin, generator), PathMover(target, generator)
     temperature, log_evidence = 0.0, 0.0
     temperatures, effective, ends = [], [], []
+    finer = refinement(target.path, pieces) if pieces > 1 else None
     swaps = target.start is None or target.start.excess is not None
     while temperature < 1:
         value = paths.value.double()
@@ -85,21 +86,23 @@ def temper(
             for _ in range(1 if move == "hmc" else _CRANK_NICOLSON_SWEEPS):
                 mover.sweep(paths, move, temperature)
             if temperature == 1:
-                ends.append(_refined(target, paths, pieces, generator))
+                ends.append(_refined(target, paths, finer, generator))
     log_weights, increment = normalise_log_weights(torch.cat([weight for _, weight in ends]))
     log_evidence += increment - math.log(len(log_weights))
     points = torch.cat([end for end, _ in ends])
     return TemperedPaths(points, log_weights, log_evidence, tuple(temperatures), tuple(effective), mover.acceptance)
 
 
-def _refined(target: PathTarget, paths: Paths, pieces: int, generator: Generator) -> tuple[Points, Scalars]:
-    """Ends by steps so many times shorter, and the log likelihood there less that at the ends of the longer ones."""
-    if pieces == 1:
+def _refined(
+    target: PathTarget, paths: Paths, finer: Refinement | None, generator: Generator
+) -> tuple[Points, Scalars]:
+    """Ends by finer steps, and the log likelihood there less that at the ends of the steps of the moves."""
+    if finer is None:
         return paths.end.clone(), torch.zeros_like(paths.value, dtype=torch.float64)
     ends, gains = torch.empty_like(paths.end), torch.empty_like(paths.value, dtype=torch.float64)
+    fine = replace(target, path=finer.path, start=None)
     for part in paths.parts():
         start, noises = target.split(by_columns(paths.origin[part]), by_columns(paths.numbers[:, part]))
-        path, finer = refined(target.path, noises, pieces, generator)
-        ends[part], value = replace(target, path=path, start=None).value(start, finer)
+        ends[part], value = fine.value(start, finer.noises(noises, generator))
         gains[part] = value.double() - paths.value[part].double()
     return ends, gains

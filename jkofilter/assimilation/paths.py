@@ -15,16 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from jkofilter._typing import Matrix, Points
+from jkofilter._typing import Matrix, Points, State
+from jkofilter.assimilation.compiled_paths import CompiledPaths
 from jkofilter.models.motion import PlannedStep
 from jkofilter.models.potentials import Linearised
 from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.turned import cubic_slope
 from jkofilter.numerics.heun import HeunScheme, Linear, phi1, phi2
 from jkofilter.numerics.linalg import times
 
@@ -33,6 +36,9 @@ Noises: TypeAlias = Float[Tensor, "steps n k"]
 
 PullBack: TypeAlias = Callable[[Points], tuple[Points, Noises]]
 """From derivatives by the end of paths (n, d) to those by start and noises."""
+
+Factor: TypeAlias = Matrix | State | float
+"""A symmetric matrix; its diagonal; or a number times the identity."""
 
 _DEEPEST = 14
 _ALIKE = 1.0
@@ -43,14 +49,14 @@ which a piece is good."""
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One step; matrices that are multiples of the identity are numbers."""
+    """One step; matrices that are diagonal are vectors, or numbers."""
 
     h: float
     linear: Linear
-    first: Matrix | float
-    second: Matrix | float
-    spread: Matrix | float
-    matrix: Matrix | float
+    first: Factor
+    second: Factor
+    spread: Factor
+    matrix: Factor
 
     def to(self, like: Tensor) -> _Step:
         """In the type and on the device of another tensor."""
@@ -64,7 +70,7 @@ class _Step:
 def _step(planned: PlannedStep, beta: float) -> _Step:
     h, linear = planned.length, planned.linear
     rates = linear.rates
-    if rates.max() - rates.min() <= _ALIKE * rates.mean():
+    if linear.basis is not None and rates.max() - rates.min() <= _ALIKE * rates.mean():
         # A multiple of the identity does nearly as well, and takes no products with matrices.
         linear = Linear(rates.mean().expand_as(rates))
     deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
@@ -72,28 +78,28 @@ def _step(planned: PlannedStep, beta: float) -> _Step:
     return _Step(h, linear, first, second, _whole(linear, deviation), _whole(linear, linear.rates))
 
 
-def _whole(linear: Linear, factor: Tensor) -> Matrix | float:
+def _whole(linear: Linear, factor: Tensor) -> Factor:
     """The matrix that multiplies eigenvectors of A by ``factor``."""
     if linear.basis is None:
-        return factor[0].item() if bool((factor == factor[0]).all()) else torch.diag(factor)
+        return factor[0].item() if bool((factor == factor[0]).all()) else factor
     return (linear.basis * factor) @ linear.basis.mT
 
 
-def _factors(linear: Linear, h: float) -> tuple[Matrix | float, Matrix | float]:
+def _factors(linear: Linear, h: float) -> tuple[Factor, Factor]:
     """P1 and P2 of a step of this length."""
     z = h * linear.rates
     return _whole(linear, h * phi1(z)), _whole(linear, h * phi2(z))
 
 
-def _times(x: Points, factor: Matrix | float) -> Points:
-    return times(x, factor) if isinstance(factor, Tensor) else x * factor
+def _times(x: Points, factor: Factor) -> Points:
+    return times(x, factor) if isinstance(factor, Tensor) and factor.ndim == 2 else x * factor
 
 
-def _added(x: Points, y: Points, factor: Matrix | float) -> Points:
+def _added(x: Points, y: Points, factor: Factor) -> Points:
     """x + y factor."""
-    if isinstance(factor, Tensor):
-        return torch.addmm(x.mT, factor.mT, y.mT).mT
-    return torch.add(x, y, alpha=factor)
+    if not isinstance(factor, Tensor):
+        return torch.add(x, y, alpha=factor)
+    return torch.addcmul(x, y, factor) if factor.ndim == 1 else torch.addmm(x.mT, factor.mT, y.mT).mT
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +107,14 @@ class PathMap:
     """Where paths through a gap end.
 
     Attributes:
-        sde: the diffusion.
+        sde: the diffusion of u, which is the state or a rotation of it.
         steps: of the gap.
+        turn: R if u = R x; None for u = x. Noises are those of u.
     """
 
     sde: LangevinSDE
     steps: tuple[_Step, ...]
+    turn: Matrix | None = None
 
     @property
     def width(self) -> int:
@@ -115,44 +123,90 @@ class PathMap:
 
     def to(self, like: Tensor) -> PathMap:
         """In the type and on the device of another tensor."""
-        return replace(self, steps=tuple(step.to(like) for step in self.steps))
+        turn = None if self.turn is None else self.turn.to(like)
+        return replace(self, steps=tuple(step.to(like) for step in self.steps), turn=turn)
 
     def end(self, x: Points, noises: Noises) -> Points:
         """Where paths from x (n, d) end, (n, d); NaN where they leave the finite numbers."""
         if self.sde.domain is not None:
             return self._between_walls(x, noises)
-        start, worst = x, x.new_zeros(len(x))
+        start = self._into(x)
+        if self._compiled is not None:
+            end, worst = self._compiled.ends(start, noises)
+            return self._back(self._mended(start, noises, end, worst - _STABLE)[0])
+        u, worst = start, start.new_zeros(len(x))
         for step, z in zip(self.steps, noises, strict=True):
-            force = self.sde.drift(x)
-            ahead = _added(_added(x, force, step.first), z, step.spread)
-            moved, change = ahead - x, self.sde.drift(ahead) - force
+            force = self.sde.drift(u)
+            ahead = _added(_added(u, force, step.first), z, step.spread)
+            moved, change = ahead - u, self.sde.drift(ahead) - force
             change = _added(change, moved, step.matrix)
             worst = torch.maximum(worst, _excess(moved, change, step.h))
-            x = _added(ahead, change, step.second)
-        return self._mended(start, noises, x, worst)[0]
+            u = _added(ahead, change, step.second)
+        return self._back(self._mended(start, noises, u, worst)[0])
 
     def linearised(self, x: Points, noises: Noises) -> tuple[Points, PullBack]:
-        """Where paths end, and how derivatives are pulled back from there.
+        """Where paths end, and how derivatives are pulled back from there, once.
 
         Without walls only.
         """
-        start, worst = x, x.new_zeros(len(x))
+        start = self._into(x)
+        if self._compiled is not None:
+            end, worst, pull = self._compiled.linearised(start, noises)
+            worst = worst - _STABLE
+        else:
+            end, worst, pull = self._linearised(start, noises)
+        end, mended = self._mended(start, noises, end, worst)
+
+        def pull_back(slope: Points) -> tuple[Points, Noises]:
+            slope = self._into(slope)
+            if mended is None:
+                by_start, by_noise = pull(slope)
+                return self._back(by_start), by_noise
+            # Zero times the infinite curvature of a path that blew up is NaN.
+            by_start, by_noise = pull(torch.where(mended.unsqueeze(-1), 0.0, slope))
+            return self._back(by_start.nan_to_num(0.0, 0.0, 0.0)), by_noise.nan_to_num(0.0, 0.0, 0.0)
+
+        return self._back(end), pull_back
+
+    def _into(self, x: Points) -> Points:
+        return x if self.turn is None else times(x, self.turn.mT)
+
+    def _back(self, u: Points) -> Points:
+        return u if self.turn is None else times(u, self.turn)
+
+    @cached_property
+    def _compiled(self) -> CompiledPaths | None:
+        """These paths in compiled code; None where that knows the potential or the steps not."""
+        cubic = cubic_slope(self.sde.potential)
+        if cubic is None or any(step.linear.basis is not None for step in self.steps) or not self.steps:
+            return None
+        like = self.steps[0].linear.rates
+        if like.device.type != "cpu":
+            return None
+        rows = [
+            torch.stack(
+                [torch.as_tensor(one).to(like).expand_as(like) for one in (s.first, s.second, s.spread, s.matrix, s.h)]
+            )
+            for s in self.steps
+        ]
+        return CompiledPaths(cubic, torch.stack(rows))
+
+    def _linearised(self, u: Points, noises: Noises) -> tuple[Points, Tensor, PullBack]:
+        """Ends, by how much the worst step is too long, and the pulling back."""
+        worst = u.new_zeros(len(u))
         tape: list[tuple[Linearised, Linearised]] = []
         potential = self.sde.potential
         for step, z in zip(self.steps, noises, strict=True):
-            slope, here = potential.linearised(x)
-            ahead = _added(torch.sub(x, _times(slope, step.first)), z, step.spread)
+            slope, here = potential.linearised(u)
+            ahead = _added(torch.sub(u, _times(slope, step.first)), z, step.spread)
             slope_ahead, there = potential.linearised(ahead)
-            moved, change = ahead - x, slope - slope_ahead
+            moved, change = ahead - u, slope - slope_ahead
             change = _added(change, moved, step.matrix)
             worst = torch.maximum(worst, _excess(moved, change, step.h))
-            x = _added(ahead, change, step.second)
+            u = _added(ahead, change, step.second)
             tape.append((here, there))
-        end, mended = self._mended(start, noises, x, worst)
 
         def pull_back(slope: Points) -> tuple[Points, Noises]:
-            if mended is not None:
-                slope = torch.where(mended.unsqueeze(-1), 0.0, slope)
             by_noise = torch.empty_like(noises)
             for j in range(len(self.steps) - 1, -1, -1):
                 step, (here, there) = self.steps[j], tape[j]
@@ -161,22 +215,19 @@ class PathMap:
                 by_ahead = slope + bent - there(c)
                 by_noise[j] = _times(by_ahead, step.spread)
                 slope = by_ahead - bent - here(_times(by_ahead, step.first) - c)
-            if mended is not None:
-                # Zero times the infinite curvature of a path that blew up is NaN.
-                slope, by_noise = slope.nan_to_num(0.0, 0.0, 0.0), by_noise.nan_to_num(0.0, 0.0, 0.0)
             return slope, by_noise
 
-        return end, pull_back
+        return u, worst, pull_back
 
     def _mended(self, start: Points, noises: Noises, end: Points, worst: Tensor) -> tuple[Points, Tensor | None]:
         """Ends, those anew whose steps were too long, and which these are (None for none)."""
         long = ~(worst <= 0)
         if not long.any():
             return end, None
-        x = start[long]
+        u = start[long]
         for step, z in zip(self.steps, noises[:, long], strict=True):
-            x = self._in_pieces(step, x, step.h, _times(z, step.spread))
-        return torch.index_put(end, (long,), x), long
+            u = self._in_pieces(step, u, step.h, _times(z, step.spread))
+        return torch.index_put(end, (long,), u), long
 
     def _in_pieces(self, step: _Step, x: Points, h: float, noise: Points, depth: int = 0) -> Points:
         """One step, halved where it is too long."""
@@ -215,33 +266,56 @@ class PathMap:
         return x
 
 
-def refined(path: PathMap, noises: Noises, pieces: int, generator: Generator) -> tuple[PathMap, Noises]:
+@dataclass(frozen=True, eq=False)
+class Refinement:
     """The same paths in steps so many times shorter: their noises given those of the whole steps.
 
     Pieces c_k of the noise of a step, C = sum_k D_k c_k with D_k the decay from the end of a piece to that of the step,
     are drawn freely and then shifted by Cov(c_k, C) Var(C)^-1 times what their sum misses of C. Without walls only.
+
+    Attributes:
+        coarse: the paths.
+        path: the finer ones.
+        pieces: of a step.
+        bridges: of every step the deviation of a piece's noise, the decays, and the shifts of the pieces.
     """
-    beta, like = float(path.sde.beta), noises
-    steps: list[_Step] = []
-    numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator).mT
-    for j, step in enumerate(path.steps):
+
+    coarse: PathMap
+    path: PathMap
+    pieces: int
+    bridges: tuple[tuple[State, list[State], list[State]], ...]
+
+    def noises(self, noises: Noises, generator: Generator) -> Noises:
+        """Noises of the finer steps for those of the paths."""
+        pieces = self.pieces
+        numbers = noises.new_empty(len(noises) * pieces, noises.shape[2], noises.shape[1]).normal_(generator=generator)
+        numbers = numbers.mT
+        for j, (step, (deviation, decays, shifts)) in enumerate(zip(self.coarse.steps, self.bridges, strict=True)):
+            linear, mine = step.linear, numbers[j * pieces : (j + 1) * pieces]
+            missed = linear.into(_times(noises[j], step.spread))
+            for decay, z in zip(decays, mine, strict=True):
+                missed = torch.addcmul(missed, linear.into(z), decay * deviation, value=-1)
+            for shift, z in zip(shifts, mine, strict=True):
+                z += linear.back(shift * missed)
+        return numbers
+
+
+def refinement(path: PathMap, pieces: int) -> Refinement:
+    """Paths in steps so many times shorter."""
+    beta, steps, bridges = float(path.sde.beta), [], []
+    for step in path.steps:
         linear, h = step.linear, step.h / pieces
-        fine = _step(PlannedStep(h, linear), beta).to(like)
+        steps += [_step(PlannedStep(h, linear), beta).to(linear.rates)] * pieces
         deviation = (2 / beta * h * phi1(2 * h * linear.rates)).sqrt()
         decays = [torch.exp(-(pieces - 1 - k) * h * linear.rates) for k in range(pieces)]
-        whole = sum(decay.square() for decay in decays) * deviation.square()
-        mine = numbers[j * pieces : (j + 1) * pieces]
-        free = [deviation * linear.into(z) for z in mine]
-        missed = linear.into(_times(noises[j], step.spread)) - sum(d * c for d, c in zip(decays, free, strict=True))
-        for k in range(pieces):
-            mine[k] += linear.back(deviation * decays[k] / whole * missed)
-        steps += [fine] * pieces
-    return PathMap(path.sde, tuple(steps)), numbers
+        whole = torch.stack(decays).square().sum(0) * deviation.square()
+        bridges.append((deviation, decays, [deviation * decay / whole for decay in decays]))
+    return Refinement(path, replace(path, steps=tuple(steps)), pieces, tuple(bridges))
 
 
-def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...]) -> PathMap:
-    """The map of a gap that is taken in the given steps."""
-    return PathMap(sde, tuple(_step(one, float(sde.beta)) for one in planned))
+def path_map(sde: LangevinSDE, planned: tuple[PlannedStep, ...], turn: Matrix | None = None) -> PathMap:
+    """The map of a gap that is taken in the given steps; ``turn`` as of ``PathMap``."""
+    return PathMap(sde, tuple(_step(one, float(sde.beta)) for one in planned), turn)
 
 
 def _excess(moved: Points, change: Points, h: float, most: float = _STABLE) -> Tensor:

@@ -7,6 +7,7 @@ from jkofilter.filters.contract import Filter
 from jkofilter.filters.dual_jko import DualJKOFilter
 from jkofilter.filters.ensemble import EnsembleKalmanFilter
 from jkofilter.filters.grid import GridFilter
+from jkofilter.filters.guided import GuidedParticleFilter
 from jkofilter.filters.jko import JKOFilter
 from jkofilter.filters.kalman import KalmanFilter
 from jkofilter.filters.particle import ParticleFilter
@@ -23,6 +24,7 @@ __all__ = [
     "EnsembleKalmanFilter",
     "Filter",
     "GridFilter",
+    "GuidedParticleFilter",
     "JKOFilter",
     "KalmanFilter",
     "ParticleFilter",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.beliefs.path import Origin, PathBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.checks import checked_log_likelihood, occasion, require_short, updating
 from jkofilter.models.checks import require_positive
@@ -23,12 +24,15 @@ from jkofilter.models.motion import Moved, coarse_note, last_step, move, reflect
 from jkofilter.models.reach import require_all_reachable
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
+from jkofilter.models.turned import turned
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import normalise_log_weights
 
 B = TypeVar("B", bound=ParticleBelief)
 
+_REMEMBERED = 200
+"""Steps since the last reading that moves of paths go back."""
 _FEW = 30
 """Effective particles below which moments, let alone densities, are rough: their error is .2 sd and more."""
 
@@ -103,15 +107,20 @@ def arrive(
     if isinstance(sde, LineDiffusion):
         moved = LineMover(sde, generator).move(x, duration, substep)
         return Arrived(moved.points, None, 0.0, moved)
+    turn, own = turned(sde)
+    x = x if turn is None else x @ turn.to(x).mT
     if density == "kde":
-        moved = move(sde, x, duration, generator, substep)
-        return Arrived(moved.points, None, 0.0, moved)
-    step = resolved_step(sde, x, min(2 * smoothing, duration), generator)
-    moved = move(sde, x, duration - step, generator, substep)
-    means = last_step(sde, moved.points, step, generator)
-    variance = step / float(sde.beta)
-    after = reflected(sde, means + math.sqrt(variance) * standard_normal(x, generator))
-    require_all_reachable(sde, moved.points, after)
+        moved, means, variance = move(own, x, duration, generator, substep), None, 0.0
+        after = moved.points
+    else:
+        step = resolved_step(own, x, min(2 * smoothing, duration), generator)
+        moved = move(own, x, duration - step, generator, substep)
+        means = last_step(own, moved.points, step, generator)
+        variance = step / float(sde.beta)
+        after = reflected(own, means + math.sqrt(variance) * standard_normal(x, generator))
+        require_all_reachable(own, moved.points, after)
+    if turn is not None:
+        after, means = after @ turn.to(x), None if means is None else means @ turn.to(x)
     return Arrived(after, means, variance, moved)
 
 
@@ -155,6 +164,39 @@ def predicted(
     return after, StepInfo(details=details, note=coarse_note(moved.coarseness, substep))
 
 
+def first_with_origin(model: StateSpaceModel, n: int, generator: Generator) -> PathBelief:
+    """As ``first_particles``, and where paths set out from."""
+    first = first_particles(model, n, generator)
+    return _with_origin(first, Origin(first.particles, first.log_weights, 0.0, 0, True))
+
+
+def predicted_with_origin(
+    model: StateSpaceModel,
+    now: PathBelief,
+    n: int,
+    threshold: float,
+    duration: float,
+    generator: Generator,
+    settings: tuple[float | None, str, float],
+) -> tuple[PathBelief, StepInfo]:
+    """As ``predicted`` from ``survivors``, and where paths set out from; too far back, they set out anew."""
+    start = survivors(now, n, threshold, "systematic", generator)
+    after, info = predicted(model, now, start, duration, generator, settings)
+    origin, steps = now.origin, int(info.details["steps"]) + 1
+    if origin is None or origin.steps + steps > _REMEMBERED:
+        origin = Origin(start[0], start[1], now.time, 0, False)
+    return _with_origin(after, replace(origin, steps=origin.steps + steps)), info
+
+
+def without_origin(belief: ParticleBelief) -> PathBelief:
+    """After a reading paths have no past."""
+    return _with_origin(belief, None)
+
+
+def _with_origin(belief: ParticleBelief, origin: Origin | None) -> PathBelief:
+    return PathBelief(**{one.name: getattr(belief, one.name) for one in fields(ParticleBelief)} | {"origin": origin})
+
+
 def likelihood_of(model: StateSpaceModel, now: ParticleBelief, reading: Tensor) -> Scalars:
     """log p(reading | x) at the particles, (n,).
 
@@ -177,7 +219,7 @@ def weighed(now: ParticleBelief, log_likelihood: Scalars) -> tuple[ParticleBelie
         kernel_means=None,
         kernel_variance=0.0,
     )
-    return after, StepInfo(log_evidence=increment, ess=after.ess, note=_collapsed(after.ess, len(log_weights)))
+    return after, StepInfo(log_evidence=increment, ess=after.ess, note=collapsed(after.ess, len(log_weights)))
 
 
 def updated(
@@ -188,7 +230,7 @@ def updated(
     return after, info if info.ess is not None else replace(info, ess=after.ess)
 
 
-def _collapsed(ess: float, particles: int) -> str:
+def collapsed(ess: float, particles: int) -> str:
     """What to note of weights that leave few particles; empty where they leave enough."""
     if ess >= _FEW:
         return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +15,6 @@ from jkofilter.assimilation.path_tempering import TemperedPaths, temper
 from jkofilter.assimilation.paths import path_map
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
-from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.beliefs.path import Origin, PathBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
@@ -26,27 +25,27 @@ from jkofilter.filters.checks import (
     require_substep,
 )
 from jkofilter.filters.on_particles import (
-    first_particles,
+    first_with_origin,
     likelihood_of,
-    predicted,
+    predicted_with_origin,
     require_density,
-    survivors,
     updated,
     weighed,
+    without_origin,
 )
-from jkofilter.models.checks import require_count
+from jkofilter.models.checks import require_count, require_share
 from jkofilter.models.motion import planned_steps
 from jkofilter.models.state_space import StateSpaceModel, prior_support
+from jkofilter.models.turned import cubic_slope, turned
 from jkofilter.numerics.linalg import gaussian_prior_moments, safe_cholesky, weighted_moments
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.weights import effective_sample_size
 
-_REMEMBERED = 200
-"""Steps since the last reading that moves go back."""
 _LOOKED_AT = 128
 _AGREES = 1e-3
-_COARSE, _PIECES = 3.0, 2
-"""Steps in which paths are moved are so many times coarser than those of predictions, and are cut at the end."""
+_COARSE, _COMPILED = (4.5, 3), (3.0, 2)
+"""Steps in which paths are moved are so many times coarser than those of predictions, and are cut into so many at the
+end: where derivatives are dear, and where compiled code has them for next to nothing."""
 _STUCK = 0.1
 
 
@@ -62,7 +61,7 @@ class TemperedParticleFilter(Runnable):
     moves with the noise. The log evidence is the sum over temperatures of log mean weights. A second reading at the
     same time, with no gap to move in, is weighed as by the bootstrap filter.
 
-    Paths are moved in steps three times coarser than those of predictions; at last each step is cut in two, given its
+    Paths are moved in steps three to five times coarser than those of predictions; at last each is cut up, given its
     noise, and the paths are weighed for the difference. The belief after a tempered reading holds the ends of all paths
     after each of the last ``sweeps``. They are moved in
     single precision where potential and sensor take it and the likelihood does not feel it.
@@ -93,8 +92,7 @@ class TemperedParticleFilter(Runnable):
     def __post_init__(self) -> None:
         require_model(self.model)
         require_count("particles", self.particles, 2)
-        if not 0 < self.ess < 1:
-            raise InputError(f"ess must be a share between 0 and 1, got {self.ess!r}.")
+        require_share("ess", self.ess)
         require_count("sweeps", self.sweeps, 1)
         if self.moves not in ("auto", "hmc", "pcn"):
             raise InputError(f"moves must be 'auto', 'hmc' or 'pcn', got {self.moves!r}.")
@@ -105,8 +103,7 @@ class TemperedParticleFilter(Runnable):
 
     def init(self, generator: Generator) -> PathBelief:
         """Equally weighted draws of the prior; their density is the kernel estimate."""
-        first = first_particles(self.model, self.particles, generator)
-        return _with_origin(first, Origin(first.particles, first.log_weights, 0.0, 0, True))
+        return first_with_origin(self.model, self.particles, generator)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[PathBelief, StepInfo]:
         """Move every particle; resample first where there are more than ``particles`` or weights are uneven.
@@ -117,13 +114,8 @@ class TemperedParticleFilter(Runnable):
         """
 
         def step(now: PathBelief, duration: float) -> tuple[PathBelief, StepInfo]:
-            start = survivors(now, self.particles, self.ess, "systematic", generator)
             settings = (self.substep, self.density, self.smoothing)
-            after, info = predicted(self.model, now, start, duration, generator, settings)
-            origin, steps = now.origin, int(info.details["steps"]) + 1
-            if origin is None or origin.steps + steps > _REMEMBERED:
-                origin = Origin(start[0], start[1], now.time, 0, False)
-            return _with_origin(after, replace(origin, steps=origin.steps + steps)), info
+            return predicted_with_origin(self.model, now, self.particles, self.ess, duration, generator, settings)
 
         return predicting(belief, PathBelief, duration, step)
 
@@ -140,7 +132,7 @@ class TemperedParticleFilter(Runnable):
             enough = self.ess * len(now.particles)
             if now.origin is None or effective_sample_size(now.log_weights + value) >= enough:
                 after, info = weighed(now, value)
-                return replace(cast(PathBelief, after), origin=None), info
+                return without_origin(after), info
             return self._tempered(now, now.origin, reading, generator)
 
         return updated(belief, PathBelief, y, self.model, step)
@@ -153,7 +145,7 @@ class TemperedParticleFilter(Runnable):
         if not origin.prior or origin.log_weights.max() > origin.log_weights.min():
             x = x[resample(origin.log_weights, "systematic", generator, self.particles)]
         pool = origin.points.to(dtype), origin.log_weights
-        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else _PIECES
+        pieces = 1 if self.substep is not None or self.model.sde.domain is not None else self._coarse[1]
         done = temper(target, x.to(dtype), pool, move, self.ess, self.sweeps, pieces, generator)
         ends = done.ends.to(x)
         after = PathBelief(
@@ -165,9 +157,11 @@ class TemperedParticleFilter(Runnable):
         self, now: PathBelief, origin: Origin, reading: Tensor, generator: Generator
     ) -> tuple[PathTarget, PathMove, torch.dtype]:
         """The law of paths given the reading, the move for it, and the precision in which to move."""
-        sde, duration = self.model.sde, now.time - origin.time
+        duration = now.time - origin.time
+        turn, sde = turned(self.model.sde)
         chosen = origin.points[:: max(1, len(origin.points) // _LOOKED_AT)]
-        coarseness = _COARSE if sde.domain is None else 1.0
+        coarseness = self._coarse[0] if sde.domain is None else 1.0
+        chosen = chosen if turn is None else chosen @ turn.to(chosen).mT
         steps = planned_steps(sde, chosen, duration, generator, self.substep, coarseness) if duration > 0 else ()
 
         def log_likelihood(x: Points) -> Scalars:
@@ -177,11 +171,16 @@ class TemperedParticleFilter(Runnable):
         probes = now.particles[:: max(1, len(now.particles) // _LOOKED_AT)]
         dtype = torch.float32 if _single_will_do(self.model, log_likelihood, probes) else probes.dtype
         like = torch.empty(0, dtype=dtype, device=probes.device)
-        target = PathTarget(path_map(sde, steps).to(like), log_likelihood, law.to(like) if law else None)
+        target = PathTarget(path_map(sde, steps, turn).to(like), log_likelihood, law.to(like) if law else None)
         move: PathMove = "hmc"
         if self.moves == "pcn" or sde.domain is not None or not _differentiable(self.model, log_likelihood, probes):
             move = "pcn"
         return target, move, dtype
+
+    @property
+    def _coarse(self) -> tuple[float, int]:
+        """How much coarser paths are moved than predictions, and into how many pieces steps are cut at the end."""
+        return _COMPILED if cubic_slope(turned(self.model.sde)[1].potential) else _COARSE
 
     def _start_law(self, origin: Origin) -> StartLaw | None:
         """The prior around a Gaussian; None where its density is not known."""
@@ -208,10 +207,6 @@ class TemperedParticleFilter(Runnable):
         except NotImplementedError:
             return None
         return StartLaw(mean, factor, excess)
-
-
-def _with_origin(belief: ParticleBelief, origin: Origin) -> PathBelief:
-    return PathBelief(**{one.name: getattr(belief, one.name) for one in fields(belief)} | {"origin": origin})
 
 
 def _report(done: TemperedPaths, move: PathMove) -> StepInfo:

@@ -227,6 +227,12 @@ def require_count(name: str, value: object, least: int) -> None:
         raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
+def require_share(name: str, value: float) -> None:
+    """Raise InputError unless ``value`` lies between 0 and 1."""
+    if not 0 < value < 1:
+        raise InputError(f"{name} must be a share between 0 and 1, got {value!r}.")
+
+
 def require_positive(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is positive and finite."""
     positive_number(value, name)

@@ -382,5 +382,7 @@ def _linear_part(sde: LangevinSDE, x: Points) -> Linear:
         return _heun(x)
     if sde.dim == 1:
         return Linear(mean[0].clamp(min=0))
+    if torch.equal(mean, torch.diag(mean.diagonal())):
+        return Linear(mean.diagonal().clamp(min=0))
     rates, basis = torch.linalg.eigh(0.5 * (mean + mean.mT))
     return Linear(rates.clamp(min=0), basis)

@@ -1,13 +1,16 @@
 """Paths as maps of normal numbers: derivatives against torch's own, finer paths against the same Brownian path."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import jkofilter as jf
-from jkofilter.assimilation.paths import PathMap, path_map, refined
+from jkofilter.assimilation.path_moves import PathMover, PathTarget
+from jkofilter.assimilation.paths import PathMap, path_map, refinement
 from jkofilter.models.motion import PlannedStep, planned_steps
+from jkofilter.models.turned import turned
 from jkofilter.numerics.heun import Linear
 
 F64 = torch.float64
@@ -40,7 +43,14 @@ def wells() -> PathMap:
     return path_map(sde, (PlannedStep(0.03, linear), PlannedStep(0.02, linear)))
 
 
-@pytest.mark.parametrize("path", [stiff(), wells()], ids=["stiff", "wells"])
+def compiled(rates: float = 4.0) -> PathMap:
+    """The wells in turned coordinates, where compiled code takes them."""
+    linear = Linear(rates * torch.tensor([0.5, 1.0, 2.0], dtype=F64))
+    turn, sde = turned(jf.LangevinSDE(jf.DoubleWell(3, rotation=rotation(3))))
+    return path_map(sde, (PlannedStep(0.03, linear), PlannedStep(0.02, linear)), turn)
+
+
+@pytest.mark.parametrize("path", [stiff(), wells(), compiled()], ids=["stiff", "wells", "compiled"])
 def test_pulled_back_derivatives_are_those_of_differences(path: PathMap) -> None:
     x, z, slope = 0.5 * normals(5, 3), normals(2, 5, 3, seed=1), normals(5, 3, seed=2)
     end, pull_back = path.linearised(x, z)
@@ -50,6 +60,32 @@ def test_pulled_back_derivatives_are_those_of_differences(path: PathMap) -> None
     change = (path.end(x + h * dx, z + h * dz) - path.end(x - h * dx, z - h * dz)) / (2 * h)
     foreseen = (by_start * dx).sum(-1) + (by_noise * dz).sum((0, 2))
     assert torch.allclose((slope * change).sum(-1), foreseen, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_compiled_paths_are_those_of_torch(dtype: torch.dtype) -> None:
+    # The same potential as a function, which compiled code does not know; one path is so far out that it is mended.
+    path = compiled().to(torch.empty(0, dtype=dtype))
+    wells = jf.Potential(lambda x: (x.square() - 1).square().sum(-1), 3)
+    slow = replace(path, sde=jf.LangevinSDE(wells))
+    x, z, slope = (normals(*shape, seed=k).to(dtype) for k, shape in enumerate(((6, 3), (2, 6, 3), (6, 3))))
+    x[2] *= 12
+    end, pull_back = path.linearised(x, z)
+    expected, expected_pull = slow.linearised(x, z)
+    tolerance = 100 * torch.finfo(dtype).eps
+    assert torch.allclose(end, expected, rtol=tolerance, atol=tolerance)
+    for found, right in zip(pull_back(slope), expected_pull(slope), strict=True):
+        assert torch.allclose(found, right, rtol=tolerance, atol=tolerance)
+    assert not torch.equal(pull_back(slope)[0][0], torch.zeros(3, dtype=dtype))
+
+
+def test_turned_coordinates_carry_the_same_forces() -> None:
+    sde = jf.LangevinSDE(jf.DoubleWell(3, rotation=rotation(3)), beta=2.0)
+    turn, plain = turned(sde)
+    x = normals(5, 3)
+    assert torch.allclose(plain.potential(x @ turn.mT), sde.potential(x))
+    assert torch.allclose(plain.drift(x @ turn.mT) @ turn, sde.drift(x))
+    assert plain.beta == 2.0
 
 
 def test_paths_of_an_ornstein_uhlenbeck_process_have_its_transition_law() -> None:
@@ -73,13 +109,13 @@ def test_finer_paths_follow_the_same_noise(path: PathMap) -> None:
     quadratic = jf.Potential(lambda x: 0.5 * ((x @ matrix) * x).sum(-1), 3)
     linear = PathMap(jf.LangevinSDE(quadratic, beta=float(path.sde.beta)), path.steps)
     x, z = normals(6, 3), normals(2, 6, 3, seed=1)
-    finer, numbers = refined(linear, z, 3, gen())
-    assert torch.allclose(finer.end(x, numbers), linear.end(x, z), atol=1e-13)
+    finer = refinement(linear, 3)
+    assert torch.allclose(finer.path.end(x, finer.noises(z, gen())), linear.end(x, z), atol=1e-13)
 
 
 def test_noises_of_finer_paths_are_standard_normal() -> None:
     n = 40_000
-    _, numbers = refined(stiff(), normals(2, n, 3), 2, gen(1))
+    numbers = refinement(stiff(), 2).noises(normals(2, n, 3), gen(1))
     columns = numbers.permute(1, 0, 2).reshape(n, 12)
     assert torch.allclose(columns.mT @ columns / n, torch.eye(12, dtype=F64), atol=5 * math.sqrt(2 / n))
 
@@ -96,3 +132,14 @@ def test_a_path_that_blows_up_is_taken_in_pieces() -> None:
     by_start, by_noise = pull_back(torch.ones(2, 1, dtype=F64))
     assert torch.isfinite(by_start).all()
     assert torch.isfinite(by_noise).all()
+
+
+def test_gradients_that_moves_keep_are_those_of_the_paths_after_swaps() -> None:
+    n, end = 64, torch.ones(3, dtype=F64)
+    target = PathTarget(wells(), lambda x: -2 * (x - end).square().sum(-1), None)
+    paths, mover = target.begin(normals(n, 3), gen(1)), PathMover(target, gen(2))
+    mover.sweep(paths, "hmc", 0.5)
+    mover.swap(paths, normals(n, 3, seed=5), torch.zeros(n, dtype=F64), 0.5)
+    assert 0 < paths.known.sum() < n
+    fresh = target.value_and_slope(paths.origin, paths.numbers)[2]
+    assert torch.allclose(paths.slope[:, paths.known], fresh[:, paths.known], atol=1e-12)
