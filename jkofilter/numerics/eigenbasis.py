@@ -104,10 +104,29 @@ class Eigenbasis:
             found = self._transitions[duration] = (self._synthesis[:, :kept] * decay) @ self._analysis[:kept]
         return found
 
+    def roughness(self, law: Array) -> Array:
+        """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
+        return self._rough(law / self.masses, self.roots / np.sqrt(self.elements.weights))
+
+    def roughness_of_density(self, law: Array) -> Array:
+        """The same relative to its size as a density."""
+        return self._rough(law / self.masses, self.masses / self.elements.weights)
+
+    def _rough(self, ratio: Array, weight: Array) -> Array:
+        """Highest terms of the elements in ``ratio`` (..., N), weighed (N,), as a share of its largest value.
+
+        At singular walls and kinks the weight is no polynomial, and in its tails the ratio is none: an element is
+        rough where neither the product nor the ratio is one.
+        """
+        product, elements = ratio * weight, self.elements
+        terms = elements.terms(ratio) * weight[elements.by_element].max(-1)
+        highest = np.minimum(elements.terms(product), terms).max(-1)
+        return np.asarray(highest / np.maximum(np.abs(product).max(-1), np.finfo(float).tiny))
+
     @cached_property
     def _roughness(self) -> Array:
         """What every mode has in the highest terms of the elements, (N,)."""
-        return self.elements.roughness(self.modes.T / np.sqrt(self.elements.weights))
+        return self.roughness((self.modes * self.roots[:, None]).T)
 
     def resolved_rate(self, roughness: float) -> float:
         """Rate up to which the elements resolve the modes, to this roughness."""
