@@ -29,6 +29,7 @@ FORGOTTEN = 45.0
 _METASTABLE = 1e-8
 _MIXED = 1e-13
 _KEPT = 4
+_KNOWN = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +130,17 @@ class Eigenbasis:
         return self.roughness((self.modes * self.roots[:, None]).T)
 
     def resolved_rate(self, roughness: float) -> float:
-        """Rate up to which the elements resolve the modes, to this roughness."""
+        """Rate up to which the elements resolve the modes, to this roughness.
+
+        The rate of a mode that is not resolved is none: it may come out far too high.
+        """
         rough = self._roughness > roughness
-        return float(self.rates[int(rough.argmax())] if rough.any() else self.rates[-1])
+        return float(self.rates[max(int(rough.argmax()) - 1, 0)] if rough.any() else self.rates[-1])
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the slowest mode is a function that the elements know, which across a jump it is not."""
+        return self._roughness.size < 2 or bool(self._roughness[1] < _KNOWN)
 
     def size_of(self, law: Array) -> float:
         """Norm of a law in the basis, one for the stationary law: what rounding is relative to."""

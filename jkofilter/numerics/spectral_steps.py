@@ -128,6 +128,8 @@ class SpectralSteps:
                 basis = self.line.basis(*box, level)
                 if basis is None:
                     break
+                if not basis.is_sound:
+                    continue
                 masses = self.on(basis, law)
                 lost = abs(1.0 - float(masses.sum()))
                 if (lost > 1e-2 * self.tolerance and not self.closed) or basis.size_of(masses) > LARGEST:
@@ -244,7 +246,8 @@ class SpectralSteps:
         mass /= mass.sum()
         at = self.line.inside(axis.centres)
         diffusivity = self.line.diffusivity(at)
-        slope = np.abs(np.gradient(self.line.log_speed(at), axis.width)) * diffusivity
+        with np.errstate(invalid="ignore"):
+            slope = np.abs(np.gradient(self.line.log_speed(at), axis.width)) * diffusivity
         slope = float(mass @ np.where(np.isfinite(slope), slope, 0.0))
         spread = 0.5 * scale**2 / float(mass @ diffusivity)
         return min(spread, scale / slope if slope > 0.0 else math.inf)
