@@ -33,7 +33,7 @@ from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
-from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
+from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log
 from jkofilter.numerics.grids import Axis, Grid, log_mass
 from jkofilter.numerics.resolution import unresolved
 
@@ -49,6 +49,7 @@ _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
 _LONGEST_GRADED = 0.1
+_FALLING = 0.3
 
 Side: TypeAlias = tuple[float, float]
 
@@ -148,9 +149,11 @@ class GridFilter(Runnable):
     def _evolved(self, start: tuple[Grid, Array], duration: float, finer: int) -> tuple[Grid, Array, dict[str, float]]:
         """Grid and densities ``duration`` later, and what it took."""
         grid, log_density = start
-        scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))
-        age = 0.5 * float(self.model.sde.beta) * scale**2
-        progress = Progress.start(duration, float(self.step), age, self._grading)
+        energy = self._energy(grid.points).reshape(grid.shape)
+        noise, drift = ages(grid, log_density, energy, float(self.model.sde.beta))
+        # A law that falls into a well keeps changing at the same rate, where one that spreads slows down.
+        grading = self._grading * (1.0 if noise < drift else _FALLING)
+        progress = Progress.start(duration, float(self.step), min(noise, drift), grading)
         p = np.exp(log_density - log_density.max())
         if self.bounds is not None:
             p, regrids = evolve(self._closed_operator, p, progress, progress.total), 0

@@ -259,6 +259,26 @@ def local_scale(log_density: Array, axis: int, width: float, left_out: float = 0
     return float(min(max(1.0 / math.sqrt(curvature), 1e-3 * width), length)) if curvature > 0 else length
 
 
+def ages(grid: Grid, log_density: Array, energy: Array, beta: float) -> tuple[float, float]:
+    """Times in which noise doubles the width of a law, and in which drift carries the law as far.
+
+    Args:
+        grid: where the law lies.
+        log_density: ``grid.shape``, any additive constant.
+        energy: beta V at the centres, ``grid.shape``.
+        beta: inverse temperature.
+    """
+    mass = np.exp(log_density - log_density.max())
+    mass /= mass.sum()
+    noise = drift = math.inf
+    for k, axis in enumerate(grid.axes):
+        scale = max(local_scale(log_density, k, axis.width), axis.width)
+        slope = float((mass * np.abs(np.gradient(energy, axis.width, axis=k))).sum())
+        noise = min(noise, 0.5 * beta * scale**2)
+        drift = min(drift, beta * scale / slope if slope > 0.0 else math.inf)
+    return noise, drift
+
+
 def log(p: Array) -> Array:
     """log p, -inf where p is zero."""
     with np.errstate(divide="ignore"):
