@@ -34,7 +34,7 @@ from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_ends import LEFT, ends_of, precipice
-from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log
+from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log, upwinding
 from jkofilter.numerics.grids import Axis, Grid, log_mass
 from jkofilter.numerics.resolution import unresolved
 from jkofilter.numerics.resolution_2d import unresolved_on_plane
@@ -50,6 +50,8 @@ _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
 _LONGEST_GRADED = 0.1
 _FALLING = 0.3
+_UPWIND = 0.3
+"""Share added to the noise that is noted: half of a tenth of it shows in a law's deviation."""
 
 Side: TypeAlias = tuple[float, float]
 
@@ -133,7 +135,8 @@ class GridFilter(Runnable):
                 break
             finer *= 2
         after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
-        return after, StepInfo(details=details, note=joined(self._unseen(grid, rough), self._at_ends(grid, p)))
+        note = joined(self._unseen(grid, rough), self._too_wide(grid, p), self._at_ends(grid, p))
+        return after, StepInfo(details=details, note=note)
 
     def _start(self, now: OnGrid, finer: int) -> tuple[Grid, Array]:
         """The law on its own grid, or on one of at least so many times the cells asked for."""
@@ -190,6 +193,16 @@ class GridFilter(Runnable):
         return (
             f"the potential bends between cells of width {max(grid.widths):.3g}: weights of wells or crossings of "
             f"barriers may be off by {min(rough, 1.0):.0%} or more; {cure}"
+        )
+
+    def _too_wide(self, grid: Grid, p: Array) -> str:
+        """What to note of cells across which the potential falls too far; empty where they are narrow enough."""
+        added = upwinding(grid, p, self._energy(grid.points).reshape(grid.shape))
+        if added <= _UPWIND:
+            return ""
+        return (
+            f"cells of width {max(grid.widths):.3g} are wide for the drift where the law is and add some {added:.0%} to "
+            f"the noise, which widens it; give at least {2 * max(axis.cells for axis in grid.axes)} cells"
         )
 
     def _at_ends(self, grid: Grid, p: Array) -> str:
@@ -331,8 +344,8 @@ class GridFilter(Runnable):
         side = None if self.bounds else precipice(grid, beta * potential.reshape(grid.shape), self.model.sde.domain)
         if side is not None:
             raise FilterError(
-                f"the law has come to {side}, where the potential falls without end; give Potential(..., domain=(low, "
-                "high)) around what may be reached."
+                f"some of the law has left beyond {side}, where the potential falls without end; give Potential(..., "
+                "domain=(low, high)) around what may be reached."
             )
         if len(grid.axes) == 1:
             return ChangCooper(potential, grid.axes[0].width, beta)
