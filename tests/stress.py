@@ -175,9 +175,7 @@ CASES: dict[str, Case] = {
     # What maps cannot bend in more dimensions is not this run's to find.
     "jko ridge": Case(lambda p, m: jf.JKOFilter(m, pool=1024), lambda p: p.dim > 1 and p.seed % 3 == 0, 0.3, 0.5, True),
     "particle": Case(lambda p, m: jf.ParticleFilter(m, PARTICLES), lambda p: True, 0.03, 0.03, True),
-    "tempered": Case(
-        lambda p, m: jf.TemperedParticleFilter(m, PARTICLES), lambda p: p.seed % 3 == 1, 0.05, 0.05, True
-    ),
+    "tempered": Case(lambda p, m: jf.TemperedParticleFilter(m, PARTICLES), lambda p: p.seed % 3 == 1, 0.05, 0.05, True),
     "block": Case(_by_blocks, lambda p: p.dim > 1 and bool(p.lines), 0.03, 0.03, True),
     "kalman": Case(lambda p, m: jf.KalmanFilter(m), lambda p: p.linear is not None, 1e-6, 1e-6),
     "unscented": Case(lambda p, m: jf.UnscentedKalmanFilter(m), gaussian_noise, 1e-3, 1e-3),
@@ -308,7 +306,7 @@ def outcome_of(p: Problem, name: str, limit: float = LIMIT) -> Outcome:
         return told("error", f"{type(error).__name__}: {error}")
     except Exception as error:
         # Compiled code that the alarm interrupts ends in a SystemError caused by it.
-        if isinstance(error.__cause__ or error.__context__, Stalled):
+        if isinstance(error.__cause__ or error.__context__, Stalled) or "with an exception set" in str(error):
             return told("stall", f"more than {limit:g} s")
         return told("crash", f"{type(error).__name__}: {error}")
     if p.odd:
@@ -354,7 +352,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("stress"), help="folder of outcomes.jsonl and failures.jsonl")
     parser.add_argument("--only", type=int, help="replay this seed alone and print what comes out")
     parser.add_argument("--filters", nargs="*", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--table", nargs="*", type=Path, help="only print the counts of outcomes that lie in these folders")
+    parser.add_argument(
+        "--table", nargs="*", type=Path, help="only print the counts of outcomes that lie in these folders"
+    )
     parser.add_argument("--limit", type=float, default=LIMIT, help="processor seconds that a run may take")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Siblings of what was silently wrong on the line, on the grid of the plane: right values by sums and chains, or a note.
+"""What was silently wrong on the line, tried on the grid of the plane: right values by sums and chains, or notes.
 
 Wells and walls between cells, laws that leave, laws that fall into stiff wells within a few steps.
 """
@@ -98,7 +98,8 @@ def test_a_wall_is_right_once_cells_are_as_narrow_as_the_note_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    "v", [bowl, lambda x: (x**4).sum(-1) / 8, lambda x: 0.5 * x.abs().sum(-1), lambda x: torch.cos(3 * x).sum(-1) + bowl(x)]
+    "v",
+    [bowl, lambda x: (x**4).sum(-1) / 8, lambda x: 0.5 * x.abs().sum(-1), lambda x: torch.cos(3 * x).sum(-1) + bowl(x)],
 )
 def test_potentials_that_cells_see_are_left_alone(v: Potential) -> None:
     _, info = predicted(v, 0.05, cells=120)
@@ -106,7 +107,7 @@ def test_potentials_that_cells_see_are_left_alone(v: Potential) -> None:
 
 
 def test_what_cells_miss_is_measured() -> None:
-    """A well of depth 3 and width .02 between centres .1 apart; a wall of width .016, and a peak that a law goes round."""
+    """A well of depth 3 and width .02 between centres .1 apart; a wall of .016, and a peak to go round."""
     grid = plane(-3.0, 3.0, 60, 60)
     law = (-0.5 * (grid.points**2).sum(-1) / 0.25).reshape(grid.shape)
     area, g = 2 * math.pi * 0.02**2, math.sqrt(2 * math.pi) * 0.016
@@ -127,7 +128,10 @@ def test_what_cells_miss_is_measured() -> None:
 
 # --- laws that leave -------------------------------------------------------------------------------------------------
 
-FALLING = {"quartic": lambda x: -x[..., 0] ** 4 + bowl(x), "cubic": lambda x: x[..., 0] ** 3 / 3 - 1.5 * x[..., 0] + bowl(x)}
+FALLING = {
+    "quartic": lambda x: -(x[..., 0] ** 4) + bowl(x),
+    "cubic": lambda x: x[..., 0] ** 3 / 3 - 1.5 * x[..., 0] + bowl(x),
+}
 
 
 @pytest.mark.slow

@@ -196,13 +196,13 @@ class GridFilter(Runnable):
         )
 
     def _too_wide(self, grid: Grid, p: Array) -> str:
-        """What to note of cells across which the potential falls too far; empty where they are narrow enough."""
+        """What to note of cells across which the potential falls far; empty where they are narrow enough."""
         added = upwinding(grid, p, self._energy(grid.points).reshape(grid.shape))
         if added <= _UPWIND:
             return ""
         return (
-            f"cells of width {max(grid.widths):.3g} are wide for the drift where the law is and add some {added:.0%} to "
-            f"the noise, which widens it; give at least {2 * max(axis.cells for axis in grid.axes)} cells"
+            f"cells of width {max(grid.widths):.3g} are wide for the drift where the law is and add some {added:.0%} "
+            f"to the noise, which widens it; give at least {2 * max(axis.cells for axis in grid.axes)} cells"
         )
 
     def _at_ends(self, grid: Grid, p: Array) -> str:

@@ -206,9 +206,7 @@ class SpectralSteps:
         start = Grid((Axis(float(edges[0]), float(edges[-1]), _CELLS),))
         return fit(lambda x: density.log_density(x[:, 0]), start, (_CELLS,), _IMPLICIT, self._domain)
 
-    def _implicit(
-        self, cells: Cells, remaining: float, tally: Tally, whole: bool = False
-    ) -> tuple[Law, Cells, float]:
+    def _implicit(self, cells: Cells, remaining: float, tally: Tally, whole: bool = False) -> tuple[Law, Cells, float]:
         """The law a stage later by Chang-Cooper and TR-BDF2 on cells that follow it, and how long that was."""
         grid, value = cells
         age = self._age(grid, value)
