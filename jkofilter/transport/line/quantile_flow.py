@@ -312,9 +312,8 @@ def flow(
         stats = stats.after(attempt.iterations, tau)
         tau = min(longest, tau * growth)
         density = QuantileDensity(point.x, law.log_density(point.x))
-        if _due(density, law, stats.steps) or (
-            stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
-        ):
+        blurred = stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
+        if blurred or _due(density, law, stats.steps):
             density = remeshed(density, settings.nodes, landscape.blur)
             watch.work += REMESH_ITERATIONS * (density.x.size + OVERHEAD)
             law = replace(law, log_mass=density.log_mass)
