@@ -278,10 +278,7 @@ def flow(
     """
     landscape = surveyed(landscape, density, duration)
     landscape = replace(landscape, steepness=TabulatedSlopes(landscape.steepness, landscape.beta))
-    stats = FlowStats(density.x.size)
-    if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
-        density = remeshed(density, settings.nodes, landscape.blur)
-        stats = replace(stats, remeshes=1, nodes=density.x.size)
+    density, stats = _on_enough_nodes(density, landscape, settings.nodes)
     law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
@@ -321,6 +318,14 @@ def flow(
             point = replace(point.relabelled(density.x), velocity=law.velocity(density.x))
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
     return normalised(density)[0], stats
+
+
+def _on_enough_nodes(density: QuantileDensity, landscape: Landscape, nodes: int) -> tuple[QuantileDensity, FlowStats]:
+    """The density to start from, and what that took."""
+    if not (_needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, nodes)):
+        return density, FlowStats(density.x.size)
+    density = remeshed(density, nodes, landscape.blur)
+    return density, replace(FlowStats(density.x.size), remeshes=1)
 
 
 def _due(density: QuantileDensity, law: LabelledMass, steps: int) -> bool:
