@@ -247,6 +247,11 @@ class _Watch:
     clock: float = 0.0
     tau: float = 0.0
 
+    @classmethod
+    def over(cls, duration: float, longest: float, work: float) -> _Watch:
+        """Of a flow over ``duration`` in steps of at most ``longest``; so much ``work`` and more for each of them."""
+        return cls(PROGRESS * min(longest, duration), work + WORK_PER_STEP * duration / longest)
+
     def stalled(self, clock: float, tau: float) -> bool:
         """To be asked before every attempt."""
         stalled = self.work > self.most or tau < MIN_STEP * clock
@@ -258,11 +263,7 @@ class _Watch:
 
 
 def flow(
-    density: QuantileDensity,
-    duration: float,
-    landscape: Landscape,
-    settings: FlowSettings,
-    most_work: float = MOST_WORK,
+    density: QuantileDensity, duration: float, landscape: Landscape, settings: FlowSettings, work: float = MOST_WORK
 ) -> tuple[QuantileDensity, FlowStats]:
     """The density ``duration`` later under dX = -V'(X) dt + sqrt(2/beta) dW.
 
@@ -271,7 +272,7 @@ def flow(
         duration: positive, time.
         landscape: V and beta.
         settings: step, scheme, tolerance, nodes.
-        most_work: see MOST_WORK.
+        work: see MOST_WORK.
 
     Raises:
         FilterError: no step, however short, converges; or the potential cannot be followed where the law goes.
@@ -282,8 +283,7 @@ def flow(
     law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
-    longest = settings.longest
-    watch = _Watch(PROGRESS * min(longest, duration), most_work + WORK_PER_STEP * duration / longest)
+    longest, watch = settings.longest, _Watch.over(duration, settings.longest, work)
     attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
     while clock < duration:
         tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
