@@ -35,6 +35,7 @@ import jkofilter as jf
 LIMIT = 60.0
 """Processor seconds that one run of a filter may take."""
 PARTICLES = 1_000
+PLANE_CELLS, GRID_STEP = 120, 0.02
 FAILURES = ("silent", "crash", "stall")
 GONE, ALL_HERE = 5e-3, 1e-5
 """Shares of a law that has left from which on this must be told, and up to which it need not."""
@@ -153,6 +154,11 @@ def _on_lines(p: Problem, model: jf.StateSpaceModel) -> jf.Filter:
     return jf.ProductFilter(model, t(p.rotation), tuple(jf.GridFilter(model_of(_alone(p, one))) for one in p.lines))
 
 
+def _by_blocks(p: Problem, model: jf.StateSpaceModel) -> jf.Filter:
+    """Particles with a block for every coordinate of a product, which is exact."""
+    return jf.BlockParticleFilter(model, PARTICLES, rotation=t(p.rotation))
+
+
 def _alone(p: Problem, line: Line) -> Problem:
     return Problem(p.seed, p.name, (line,), None, np.eye(1), p.unit, p.pace, p.clock, p.masked, p.odd)
 
@@ -162,12 +168,15 @@ def gaussian_noise(p: Problem) -> bool:
 
 
 CASES: dict[str, Case] = {
-    "grid": Case(lambda p, m: jf.GridFilter(m), lambda p: p.dim == 1, 0.03),
-    "grid of the plane": Case(lambda p, m: jf.GridFilter(m), lambda p: p.dim == 2 and p.seed % 3 == 0, 0.05, 0.1),
+    "spectral": Case(lambda p, m: jf.SpectralFilter(m), lambda p: p.dim == 1, 0.01, 0.01),
+    "grid": Case(lambda p, m: jf.GridFilter(m, step=GRID_STEP), lambda p: p.dim == 1, 0.03),
+    "grid of the plane": Case(lambda p, m: jf.GridFilter(m, cells=PLANE_CELLS), lambda p: p.dim == 2, 0.05, 0.1),
     "jko": Case(lambda p, m: jf.JKOFilter(m), lambda p: p.dim == 1, 0.03),
     # What maps cannot bend in more dimensions is not this run's to find.
     "jko ridge": Case(lambda p, m: jf.JKOFilter(m, pool=1024), lambda p: p.dim > 1 and p.seed % 3 == 0, 0.3, 0.5, True),
     "particle": Case(lambda p, m: jf.ParticleFilter(m, PARTICLES), lambda p: True, 0.03, 0.03, True),
+    "tempered": Case(lambda p, m: jf.TemperedParticleFilter(m, PARTICLES), lambda p: p.seed % 3 == 1, 0.05, 0.05, True),
+    "block": Case(_by_blocks, lambda p: p.dim > 1 and bool(p.lines), 0.03, 0.03, True),
     "kalman": Case(lambda p, m: jf.KalmanFilter(m), lambda p: p.linear is not None, 1e-6, 1e-6),
     "unscented": Case(lambda p, m: jf.UnscentedKalmanFilter(m), gaussian_noise, 1e-3, 1e-3),
     "ensemble": Case(lambda p, m: jf.EnsembleKalmanFilter(m, PARTICLES), gaussian_noise, 0.2, 0.2, True),
@@ -297,7 +306,7 @@ def outcome_of(p: Problem, name: str, limit: float = LIMIT) -> Outcome:
         return told("error", f"{type(error).__name__}: {error}")
     except Exception as error:
         # Compiled code that the alarm interrupts ends in a SystemError caused by it.
-        if isinstance(error.__cause__ or error.__context__, Stalled):
+        if isinstance(error.__cause__ or error.__context__, Stalled) or "with an exception set" in str(error):
             return told("stall", f"more than {limit:g} s")
         return told("crash", f"{type(error).__name__}: {error}")
     if p.odd:
@@ -339,24 +348,31 @@ def table(found: list[Outcome]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", default="0:1000", help="FIRST:LAST, the last left out")
+    parser.add_argument("--seeds", default="0:1000", help="FIRST:LAST or FIRST:LAST:STEP, the last left out")
     parser.add_argument("--out", type=Path, default=Path("stress"), help="folder of outcomes.jsonl and failures.jsonl")
     parser.add_argument("--only", type=int, help="replay this seed alone and print what comes out")
     parser.add_argument("--filters", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument(
+        "--table", nargs="*", type=Path, help="only print the counts of outcomes that lie in these folders"
+    )
     parser.add_argument("--limit", type=float, default=LIMIT, help="processor seconds that a run may take")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.table:
+        lines = [line for folder in asked.table for line in (folder / "outcomes.jsonl").read_text().splitlines()]
+        print(table([Outcome(**json.loads(line)) for line in lines]))
+        return
     if asked.only is not None:
         p = problem(asked.only)
         print(p)
         for one in outcomes(asked.only, asked.filters, asked.limit):
             print(f"{one.filter}: {one.outcome} ({one.seconds:.1f} s) {one.detail}")
         return
-    first, last = (int(one) for one in asked.seeds.split(":"))
+    seeds = range(*(int(one) for one in asked.seeds.split(":")))
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[Outcome] = []
     with (asked.out / "outcomes.jsonl").open("w") as every, (asked.out / "failures.jsonl").open("w") as failures:
-        for seed in range(first, last):
+        for seed in seeds:
             for one in outcomes(seed, asked.filters, asked.limit):
                 found.append(one)
                 line = json.dumps(asdict(one)) + "\n"

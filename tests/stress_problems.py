@@ -228,7 +228,7 @@ class Problem:
 
 def _times(rng: Rng) -> Array:
     m = int(rng.integers(1, 7))
-    gaps = 10 ** rng.uniform(-2, 0.5, m) if rng.random() < 0.9 else 10 ** rng.uniform(0, 1.5, m)
+    gaps = 10 ** rng.uniform(-2, 0.5, m) if rng.random() < 0.9 else 10 ** rng.uniform(0, 1, m)
     gaps[0] *= rng.random() < 0.8
     return np.cumsum(gaps)
 

@@ -33,22 +33,25 @@ from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
-from jkofilter.numerics.grid_following import LINE, PLANE, Reach, fit, follow, local_scale, log
+from jkofilter.numerics.grid_ends import LEFT, ends_of, precipice
+from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log, upwinding
 from jkofilter.numerics.grids import Axis, Grid, log_mass
 from jkofilter.numerics.resolution import unresolved
+from jkofilter.numerics.resolution_2d import unresolved_on_plane
 
 MOST_GRID_STEPS = 1e9
 """Steps of the length asked for from which on a duration is questioned: a stationary law takes far longer ones."""
 RESOLVED = 0.01
 """Share by which integrals over the wells of a potential may be off before cells are narrowed, or this is noted."""
-_LEFT = 1e-9
-"""Share of a law beyond which it has left: far out, less than that already makes the moments."""
 _FELT = 1e-4
 """Share of a law at an end of its cells that is noted."""
 _CELLS = {1: 2000, 2: 300}
 _FEWEST_CELLS = 50
 _GRADED_CELLS = 100.0
 _LONGEST_GRADED = 0.1
+_FALLING = 0.3
+_UPWIND = 0.3
+"""Share added to the noise that is noted: half of a tenth of it shows in a law's deviation."""
 
 Side: TypeAlias = tuple[float, float]
 
@@ -132,7 +135,8 @@ class GridFilter(Runnable):
                 break
             finer *= 2
         after = self._belief(grid, log(p), now.time + duration, now.log_evidence)
-        return after, StepInfo(details=details, note=joined(self._unseen(grid, rough), self._at_ends(grid, p)))
+        note = joined(self._unseen(grid, rough), self._too_wide(grid, p), self._at_ends(grid, p))
+        return after, StepInfo(details=details, note=note)
 
     def _start(self, now: OnGrid, finer: int) -> tuple[Grid, Array]:
         """The law on its own grid, or on one of at least so many times the cells asked for."""
@@ -148,9 +152,11 @@ class GridFilter(Runnable):
     def _evolved(self, start: tuple[Grid, Array], duration: float, finer: int) -> tuple[Grid, Array, dict[str, float]]:
         """Grid and densities ``duration`` later, and what it took."""
         grid, log_density = start
-        scale = min(max(local_scale(log_density, k, axis.width), axis.width) for k, axis in enumerate(grid.axes))
-        age = 0.5 * float(self.model.sde.beta) * scale**2
-        progress = Progress.start(duration, float(self.step), age, self._grading)
+        energy = self._energy(grid.points).reshape(grid.shape)
+        noise, drift = ages(grid, log_density, energy, float(self.model.sde.beta))
+        # A law that falls into a well keeps changing at the same rate, where one that spreads slows down.
+        grading = self._grading * (1.0 if noise < drift else _FALLING)
+        progress = Progress.start(duration, float(self.step), min(noise, drift), grading)
         p = np.exp(log_density - log_density.max())
         if self.bounds is not None:
             p, regrids = evolve(self._closed_operator, p, progress, progress.total), 0
@@ -166,9 +172,11 @@ class GridFilter(Runnable):
         return grid, p, details
 
     def _unresolved(self, law: tuple[Grid, Array]) -> float:
-        """How much the potential between the cells is missed where a law is; looked for on the line alone."""
+        """How much the potential between the cells is missed where a law is."""
         grid, log_density = law
-        return unresolved(self._energy, grid.axes[0], log_density) if len(grid.axes) == 1 else 0.0
+        if len(grid.axes) == 1:
+            return unresolved(self._energy, grid.axes[0], log_density)
+        return unresolved_on_plane(self._energy, grid, log_density)
 
     def _energy(self, x: Array) -> Array:
         """beta V at points (n, d)."""
@@ -179,39 +187,36 @@ class GridFilter(Runnable):
         """What to note of a potential whose wells or barriers fall between the cells; empty where there are none."""
         if rough <= RESOLVED:
             return ""
-        cure = f"give at least {4 * grid.axes[0].cells} cells" if rough < 1 else "smooth it over some cells"
+        more = 4 if len(grid.axes) == 1 else 2
+        cells = max(axis.cells for axis in grid.axes)
+        cure = f"give at least {more * cells} cells" if rough < 1 else "smooth it over some cells"
         return (
-            f"the potential bends between cells of width {grid.axes[0].width:.3g}: weights of wells or crossings of "
+            f"the potential bends between cells of width {max(grid.widths):.3g}: weights of wells or crossings of "
             f"barriers may be off by {min(rough, 1.0):.0%} or more; {cure}"
         )
 
+    def _too_wide(self, grid: Grid, p: Array) -> str:
+        """What to note of cells across which the potential falls far; empty where they are narrow enough."""
+        added = upwinding(grid, p, self._energy(grid.points).reshape(grid.shape))
+        if added <= _UPWIND:
+            return ""
+        return (
+            f"cells of width {max(grid.widths):.3g} are wide for the drift where the law is and add some {added:.0%} "
+            f"to the noise, which widens it; give at least {2 * max(axis.cells for axis in grid.axes)} cells"
+        )
+
     def _at_ends(self, grid: Grid, p: Array) -> str:
-        """What to note of a law that has come to an end of a free grid of the line; empty where it has not.
+        """What to note of a law that has come to an end of a free grid; empty where it has not.
 
         Raises:
             FilterError: the potential falls beyond that end, so that the law has left through it.
         """
-        if self.bounds is not None or len(grid.axes) > 1:
-            return ""
-        domain, axis = self.model.sde.domain, grid.axes[0]
-        low, high = (-math.inf, math.inf) if domain is None else domain.sides[0]
-        near = max(_FEWEST_CELLS, axis.cells // 100)
         note = ""
-        for end, inner, cells, is_open in (
-            (0, near, slice(None, near), axis.low > low),
-            (-1, -1 - near, slice(-near, None), axis.high < high),
-        ):
-            share, at = p[cells].sum() / p.sum(), axis.centres[end]
-            if not is_open or share <= _LEFT:
-                continue
-            energy = self._energy(np.array([[at], [axis.centres[inner]]]))
-            if energy[0] < energy[1]:
-                raise FilterError(
-                    f"a share of {share:.2g} of the law has left beyond x = {at:g}, where the potential falls without "
-                    "end; give Potential(..., domain=(low, high)) around what may be reached."
-                )
-            if share > _FELT:
-                note = f"a share of {share:.2g} of the law lies at the end x = {at:g} of its cells; give more cells"
+        for end in () if self.bounds is not None else ends_of(grid, p, self._energy, self.model.sde.domain):
+            if end.share > LEFT and end.falls:
+                raise FilterError(end.told)
+            if end.share > _FELT:
+                note = f"a share of {end.share:.2g} of the law lies at the end {end.at} of its cells; give more cells"
         return note
 
     def update(self, belief: Belief, y: Tensor, generator: Generator) -> tuple[OnGrid, StepInfo]:
@@ -336,6 +341,12 @@ class GridFilter(Runnable):
                 f"potential is not finite at x = {at}; give Potential(..., domain=(low, high)) within which it is."
             )
         beta = float(self.model.sde.beta)
+        side = None if self.bounds else precipice(grid, beta * potential.reshape(grid.shape), self.model.sde.domain)
+        if side is not None:
+            raise FilterError(
+                f"some of the law has left beyond {side}, where the potential falls without end; give Potential(..., "
+                "domain=(low, high)) around what may be reached."
+            )
         if len(grid.axes) == 1:
             return ChangCooper(potential, grid.axes[0].width, beta)
         return ChangCooper2D(potential.reshape(grid.shape), (grid.axes[0].width, grid.axes[1].width), beta)

@@ -24,11 +24,13 @@ from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
 from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, normalised
 from jkofilter.transport.line.landscape import Landscape
-from jkofilter.transport.line.quantile_flow import FlowSettings, FlowStats, flow
+from jkofilter.transport.line.on_cells import carried_on_cells
+from jkofilter.transport.line.quantile_flow import MOST_WORK, FlowSettings, FlowStats, flow
 from jkofilter.transport.line.witness import Testimony, examined, solves
 
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
+_PATIENCE = 10.0
 _LEANS = 0.1
 """Share of the mass between the peak of a posterior and an edge on which it leans."""
 
@@ -87,17 +89,31 @@ class LineCarrier:
             FilterError: no step, however short, converges, or not in bounded work; the potential is not finite, jumps,
                 or does not keep the law; or the second solution is another.
         """
-        before, landscape = _density(now), self._landscape
+        before, landscape, instead = _density(now), self._landscape, ""
         try:
             density, stats = flow(before, duration, landscape, self.settings)
         except FilterError as error:
-            raise FilterError(f"{error}; {_cure(before, duration, landscape)}.") from error
+            found = carried_on_cells(before, duration, landscape, self.settings.step, self.settings.nodes)
+            if found is None:
+                density, stats = self._patiently(before, duration, landscape)
+            else:
+                density, stats = found, FlowStats(found.x.size)
+                instead = f"{error}: the law was carried on cells instead, as by GridFilter"
         second = examined(before.law, density.law, duration, landscape)
-        note = _doubt(density, second)
+        note = joined(instead, _doubt(density, second))
         if second.contradicts and self.settings.tolerance is not None:
             raise FilterError(f"{note}; use GridFilter(model, cells=16000).")
         details = _details(stats) | {"second_solution": second.distance}
         return self._belief(density, now.time + duration, now.log_evidence), StepInfo(details=details, note=note)
+
+    def _patiently(
+        self, before: QuantileDensity, duration: float, landscape: Landscape
+    ) -> tuple[QuantileDensity, FlowStats]:
+        """By JKO steps where there is no other way."""
+        try:
+            return flow(before, duration, landscape, self.settings, _PATIENCE * MOST_WORK)
+        except FilterError as error:
+            raise FilterError(f"{error}; {_cure(before, duration, landscape)}.") from error
 
     def update(self, now: QuantileBelief, reading: Tensor, generator: Generator) -> tuple[QuantileBelief, StepInfo]:
         """The law given a reading, on nodes adapted to it.

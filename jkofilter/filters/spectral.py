@@ -26,7 +26,7 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.filters.contract import Stretch, stepped
-from jkofilter.filters.on_grid import location, log_prior, prior_on_grid
+from jkofilter.filters.on_grid import in_support, location, log_prior, prior_on_grid
 from jkofilter.filters.spectral_sweep import Swept, sweep
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import as_number, require_count
@@ -193,7 +193,11 @@ class SpectralFilter(Runnable):
         if law is None:
             low, high = float(now.elements.edges[0]), float(now.elements.edges[-1])
             law, increment = fitted(
-                lambda x: now.law.log_density(x) + log_likelihood(x), low, high, self._walls, self.nodes
+                lambda x: in_support(self.model, now.time, x[:, None], now.law.log_density(x)) + log_likelihood(x),
+                low,
+                high,
+                self._walls,
+                self.nodes,
             )
             if not math.isfinite(increment):
                 raise FilterError(
@@ -228,6 +232,8 @@ class SpectralFilter(Runnable):
             total = float(masses.sum())
             elements = law.elements
             rough = elements.roughness(masses / elements.weights)
+            if basis is not None:
+                rough = basis.roughness_of_density(masses)
             if rough <= self._steps.resolved:
                 return Law(elements, masses / total), top + math.log(total), hidden
             basis = self._line.finer(basis) if basis is not None and rough < _ALMOST else None

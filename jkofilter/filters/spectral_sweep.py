@@ -169,7 +169,7 @@ def _good(
     long = basis.resolved_rate(steps.resolved) * gaps[:done] >= LONG
     fits = ((rough <= steps.resolved) | long) & (sizes <= LARGEST)
     kept = np.abs(predicted.sum(-1) - 1.0) <= 1e-2 * steps.tolerance
-    resolved = basis.elements.roughness(after / weights) <= steps.resolved
+    resolved = basis.roughness_of_density(after) <= steps.resolved
     good[:done] = np.isfinite(peak) & (np.maximum(hidden, felt) < math.exp(-deep) * peak) & fits & kept & resolved
     return good
 

@@ -239,6 +239,8 @@ class Poisson:
         if (count < 0).any() or (count != count.round()).any():
             raise InputError(f"y must hold whole counts of zero or more for Poisson, got {y.tolist()}.")
         terms = torch.xlogy(count, rate) - rate - torch.lgamma(count + 1)
+        # Far out an exponential overflows: no count comes of an infinite rate.
+        terms = torch.where(torch.isposinf(rate), -torch.inf, terms)
         return torch.where(torch.isnan(y), 0.0, terms).sum(-1)
 
     def tails(self, y: Reading, x: Points) -> tuple[Readings, Readings]:

@@ -29,6 +29,7 @@ FORGOTTEN = 45.0
 _METASTABLE = 1e-8
 _MIXED = 1e-13
 _KEPT = 4
+_KNOWN = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +105,42 @@ class Eigenbasis:
             found = self._transitions[duration] = (self._synthesis[:, :kept] * decay) @ self._analysis[:kept]
         return found
 
+    def roughness(self, law: Array) -> Array:
+        """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
+        return self._rough(law / self.masses, self.roots / np.sqrt(self.elements.weights))
+
+    def roughness_of_density(self, law: Array) -> Array:
+        """The same relative to its size as a density."""
+        return self._rough(law / self.masses, self.masses / self.elements.weights)
+
+    def _rough(self, ratio: Array, weight: Array) -> Array:
+        """Highest terms of the elements in ``ratio`` (..., N), weighed (N,), as a share of its largest value.
+
+        At singular walls and kinks the weight is no polynomial, and in its tails the ratio is none: an element is
+        rough where neither the product nor the ratio is one.
+        """
+        product, elements = ratio * weight, self.elements
+        terms = elements.terms(ratio) * weight[elements.by_element].max(-1)
+        highest = np.minimum(elements.terms(product), terms).max(-1)
+        return np.asarray(highest / np.maximum(np.abs(product).max(-1), np.finfo(float).tiny))
+
     @cached_property
     def _roughness(self) -> Array:
         """What every mode has in the highest terms of the elements, (N,)."""
-        return self.elements.roughness(self.modes.T / np.sqrt(self.elements.weights))
+        return self.roughness((self.modes * self.roots[:, None]).T)
 
     def resolved_rate(self, roughness: float) -> float:
-        """Rate up to which the elements resolve the modes, to this roughness."""
+        """Rate up to which the elements resolve the modes, to this roughness.
+
+        The rate of a mode that is not resolved is none: it may come out far too high.
+        """
         rough = self._roughness > roughness
-        return float(self.rates[int(rough.argmax())] if rough.any() else self.rates[-1])
+        return float(self.rates[max(int(rough.argmax()) - 1, 0)] if rough.any() else self.rates[-1])
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the slowest mode is a function that the elements know, which across a jump it is not."""
+        return self._roughness.size < 2 or bool(self._roughness[1] < _KNOWN)
 
     def size_of(self, law: Array) -> float:
         """Norm of a law in the basis, one for the stationary law: what rounding is relative to."""

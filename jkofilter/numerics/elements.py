@@ -116,8 +116,11 @@ class Elements:
         Args:
             values: at the nodes, (N,) or (m, N).
         """
-        highest = np.abs(values[..., self.by_element] @ ANALYSIS[-2:].T).sum(-1).max(-1)
-        return np.asarray(highest / np.maximum(np.abs(values).max(-1), np.finfo(float).tiny))
+        return np.asarray(self.terms(values).max(-1) / np.maximum(np.abs(values).max(-1), np.finfo(float).tiny))
+
+    def terms(self, values: Array) -> Array:
+        """The two highest Legendre terms on every element, (..., k), of a function with these values (..., N)."""
+        return np.asarray(np.abs(values[..., self.by_element] @ ANALYSIS[-2:].T).sum(-1))
 
 
 def refined(

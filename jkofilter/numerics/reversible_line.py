@@ -88,10 +88,11 @@ class ReversibleLine:
         value = self.log_speed(x)
         value = np.where(np.isnan(value), -np.inf, value)
         held = np.flatnonzero(value > value.max() - depth)
-        # A point further out on each side, so that the ends are not missed.
-        first, last = held[0] - 1, held[-1] + 1
-        low = self.low if first < 0 else float(x[first])
-        high = self.high if last == x.size else float(x[last])
+        # A point further out on each side, so that the ends are not missed. The outermost point is a wall's, if there
+        # is one: a box that ended beside the wall would not know of it.
+        first, last = int(held[0]) - 1, int(held[-1]) + 1
+        low = self.low if first < np.isfinite(self.low) else float(x[first])
+        high = self.high if last > x.size - 1 - np.isfinite(self.high) else float(x[last])
         return max(low, self.low), min(high, self.high)
 
     def basis(self, low: float, high: float, level: int) -> Eigenbasis | None:

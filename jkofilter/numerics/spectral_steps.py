@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from jkofilter._typing import Array
+from jkofilter.errors import FilterError, InputError
 from jkofilter.numerics.chang_cooper import ChangCooper, Progress
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.elements import Elements
+from jkofilter.numerics.grid_ends import LEFT, ends_of
 from jkofilter.numerics.grid_following import Reach, fit, follow, local_scale, log
 from jkofilter.numerics.grids import Axis, Grid, interpolant
 from jkofilter.numerics.nodal_fit import Law, fitted
@@ -37,7 +40,11 @@ _STAGE = 4.0
 _STEPS = 80
 LONG = 20.0
 _IMPLICIT = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
-_MOST_STAGES = 60
+_MOST_STAGES = 20
+
+
+Cells: TypeAlias = tuple[Grid, Array]
+"""A law as log densities at the centres of cells."""
 
 
 @dataclass
@@ -75,16 +82,18 @@ class SpectralSteps:
 
     def later(self, law: Law, duration: float) -> tuple[Law, Tally]:
         """The law ``duration`` later, and what that took."""
-        tally, remaining = Tally(), duration
-        for _ in range(_MOST_STAGES):
+        tally, remaining, cells = Tally(), duration, None
+        for stage in range(_MOST_STAGES + 1):
             moved = self._exact(law, remaining, tally)
             if moved is not None:
                 return moved, tally
-            law, taken = self._implicit(law, remaining, tally)
+            # The cells go on as they are: a law fitted to them has ripples in its troughs, which pass for its scale.
+            cells = cells or self._on_cells(law)
+            law, cells, taken = self._implicit(cells, remaining, tally, whole=stage == _MOST_STAGES)
             remaining -= taken
             if remaining <= 0.0:
-                return law, tally
-        return self._implicit(law, remaining, tally, whole=True)[0], tally
+                break
+        return law, tally
 
     def basis_of(self, law: Law) -> Eigenbasis | None:
         """The eigenbasis on whose elements a law is; None where it is on elements of its own."""
@@ -107,10 +116,8 @@ class SpectralSteps:
 
     def roughness(self, basis: Eigenbasis, masses: Array) -> Array:
         """What a law, (N,) or (m, N), has in the highest terms of the elements, relative to its size in the basis."""
-        weights = basis.elements.weights
         # In the basis, and as a density: where the two are large need not be the same place.
-        scaled = basis.elements.roughness(masses / (basis.roots * np.sqrt(weights)))
-        return np.maximum(scaled, basis.elements.roughness(masses / weights))
+        return np.maximum(basis.roughness(masses), basis.roughness_of_density(masses))
 
     def _exact(self, law: Law, duration: float, tally: Tally) -> Law | None:
         """In the coarsest eigenbasis that holds the law; None where none does."""
@@ -121,6 +128,8 @@ class SpectralSteps:
                 basis = self.line.basis(*box, level)
                 if basis is None:
                     break
+                if not basis.is_sound:
+                    continue
                 masses = self.on(basis, law)
                 lost = abs(1.0 - float(masses.sum()))
                 if (lost > 1e-2 * self.tolerance and not self.closed) or basis.size_of(masses) > LARGEST:
@@ -191,22 +200,36 @@ class SpectralSteps:
 
     # --- implicit steps -----------------------------------------------------------------------------------------------
 
-    def _implicit(self, law: Law, remaining: float, tally: Tally, whole: bool = False) -> tuple[Law, float]:
-        """The law a stage later by Chang-Cooper and TR-BDF2 on cells that follow it, and how long that was."""
-        walls = Domain((self.walls,)) if any(map(math.isfinite, self.walls)) else None
-        density = NodalLaw(law.elements, law.masses, *self.walls)
-        edges = law.elements.edges
+    def _on_cells(self, law: Law) -> Cells:
+        """A law on cells that cover and resolve it."""
+        density, edges = NodalLaw(law.elements, law.masses, *self.walls), law.elements.edges
         start = Grid((Axis(float(edges[0]), float(edges[-1]), _CELLS),))
-        grid, value = fit(lambda x: density.log_density(x[:, 0]), start, (_CELLS,), _IMPLICIT, walls)
+        return fit(lambda x: density.log_density(x[:, 0]), start, (_CELLS,), _IMPLICIT, self._domain)
+
+    def _implicit(self, cells: Cells, remaining: float, tally: Tally, whole: bool = False) -> tuple[Law, Cells, float]:
+        """The law a stage later by Chang-Cooper and TR-BDF2 on cells that follow it, and how long that was."""
+        grid, value = cells
         age = self._age(grid, value)
         stage = remaining if whole else min(remaining, _STAGE * age)
         progress = Progress.start(stage, stage / _STEPS, age, 0.02)
-        grid, p, _ = follow(grid, np.exp(value - value.max()), progress, self._operator, (_CELLS,), _IMPLICIT, walls)
+        p = np.exp(value - value.max())
+        grid, p, _ = follow(grid, p, progress, self._operator, (_CELLS,), _IMPLICIT, self._domain)
+        self._require_held(grid, p)
         tally.implicit, tally.nodes = tally.implicit + progress.steps, grid.shape[0]
         (axis,) = grid.axes
         between = interpolant(grid, log(p), closed=False)
         after, _ = fitted(lambda x: between(x[:, None]), axis.low, axis.high, self.walls, self.most)
-        return after, stage
+        return after, (grid, log(p)), stage
+
+    def _require_held(self, grid: Grid, p: Array) -> None:
+        """Raise FilterError if the law has left through an end of its cells, beyond which its speed density rises."""
+        for end in ends_of(grid, p, lambda x: -self.line.log_speed(self.line.inside(x[:, 0])), self._domain):
+            if end.share > LEFT and end.falls:
+                raise FilterError(end.told)
+
+    @property
+    def _domain(self) -> Domain | None:
+        return Domain((self.walls,)) if any(map(math.isfinite, self.walls)) else None
 
     @property
     def walls(self) -> tuple[float, float]:
@@ -221,7 +244,8 @@ class SpectralSteps:
         mass /= mass.sum()
         at = self.line.inside(axis.centres)
         diffusivity = self.line.diffusivity(at)
-        slope = np.abs(np.gradient(self.line.log_speed(at), axis.width)) * diffusivity
+        with np.errstate(invalid="ignore"):
+            slope = np.abs(np.gradient(self.line.log_speed(at), axis.width)) * diffusivity
         slope = float(mass @ np.where(np.isfinite(slope), slope, 0.0))
         spread = 0.5 * scale**2 / float(mass @ diffusivity)
         return min(spread, scale / slope if slope > 0.0 else math.inf)
@@ -232,5 +256,8 @@ class SpectralSteps:
         faces = self.line.inside(axis.low + axis.width * np.arange(1, axis.cells))
         log_speed = self.line.log_speed(at)
         if not np.isfinite(log_speed).all():
-            raise FloatingPointError(f"{at[~np.isfinite(log_speed)][0]:g}")
+            raise InputError(
+                f"potential is not finite at x = {at[~np.isfinite(log_speed)][0]:g}; give Potential(..., domain=(low, "
+                "high)) within which it is."
+            )
         return ChangCooper(-log_speed, axis.width, 1.0, self.line.diffusivity(faces))

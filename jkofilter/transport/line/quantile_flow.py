@@ -45,9 +45,13 @@ PATIENCE = 200
 
 PROGRESS = 1e-3
 
-MOST_WORK = 5e6
-WORK_PER_STEP = 2e4
-"""Newton iterations times nodes that a flow may take: so many, and so many more for each of the longest steps in it."""
+MOST_WORK = 1e6
+WORK_PER_STEP = 1.5e4
+"""Newton iterations times nodes that a flow may take: so many, and so many more for each of the longest steps in it.
+A second or so: what gets nowhere may be carried on cells instead, and is tried for longer only where it cannot."""
+
+OVERHEAD = 1000
+"""Nodes that an iteration's calls count for, beside its own."""
 
 FUTILE_ITERATIONS = 10
 REMESH_ITERATIONS = 8
@@ -233,7 +237,7 @@ class _Watch:
 
     Attributes:
         least: time that has to pass within PATIENCE attempts, unless steps have grown.
-        most: work altogether, in Newton iterations times nodes.
+        most: work altogether, in Newton iterations times nodes (see MOST_WORK).
     """
 
     least: float
@@ -242,6 +246,11 @@ class _Watch:
     work: float = 0.0
     clock: float = 0.0
     tau: float = 0.0
+
+    @classmethod
+    def over(cls, duration: float, longest: float, work: float) -> _Watch:
+        """Of a flow over ``duration`` in steps of at most ``longest``; so much ``work`` and more for each of them."""
+        return cls(PROGRESS * min(longest, duration), work + WORK_PER_STEP * duration / longest)
 
     def stalled(self, clock: float, tau: float) -> bool:
         """To be asked before every attempt."""
@@ -254,7 +263,7 @@ class _Watch:
 
 
 def flow(
-    density: QuantileDensity, duration: float, landscape: Landscape, settings: FlowSettings
+    density: QuantileDensity, duration: float, landscape: Landscape, settings: FlowSettings, work: float = MOST_WORK
 ) -> tuple[QuantileDensity, FlowStats]:
     """The density ``duration`` later under dX = -V'(X) dt + sqrt(2/beta) dW.
 
@@ -263,21 +272,18 @@ def flow(
         duration: positive, time.
         landscape: V and beta.
         settings: step, scheme, tolerance, nodes.
+        work: see MOST_WORK.
 
     Raises:
         FilterError: no step, however short, converges; or the potential cannot be followed where the law goes.
     """
     landscape = surveyed(landscape, density, duration)
     landscape = replace(landscape, steepness=TabulatedSlopes(landscape.steepness, landscape.beta))
-    stats = FlowStats(density.x.size)
-    if _needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, settings.nodes):
-        density = remeshed(density, settings.nodes, landscape.blur)
-        stats = replace(stats, remeshes=1, nodes=density.x.size)
+    density, stats = _on_enough_nodes(density, landscape, settings.nodes)
     law = LabelledMass(density.log_mass, landscape.slopes, landscape.beta, settings.looseness)
     point = _Point(density.x, law.velocity(density.x))
     tau, clock = _first_step(law, point, settings), 0.0
-    longest = settings.longest
-    watch = _Watch(PROGRESS * min(longest, duration), MOST_WORK + WORK_PER_STEP * duration / longest)
+    longest, watch = settings.longest, _Watch.over(duration, settings.longest, work)
     attempt_step, power = _STEPS[settings.scheme], 1.0 / _ERROR_ORDERS[settings.scheme]
     while clock < duration:
         tau = (duration - clock) / max(1, math.ceil((duration - clock) / tau - 1e-9))
@@ -288,11 +294,11 @@ def flow(
             if roughness(attempt.point.x) > max(TORN, 1.5 * roughness(point.x)):
                 raise StepFailedError("the step tears the mesh")
         except StepFailedError:
-            watch.work += FUTILE_ITERATIONS * point.x.size
+            watch.work += FUTILE_ITERATIONS * (point.x.size + OVERHEAD)
             stats, tau = replace(stats, halvings=stats.halvings + 1), 0.5 * tau
             point = replace(point, earlier_x=None, earlier_velocity=None)
             continue
-        watch.work += attempt.iterations * point.x.size
+        watch.work += attempt.iterations * (point.x.size + OVERHEAD)
         growth = MAX_GROWTH
         if settings.tolerance is not None:
             growth = min(MAX_GROWTH, 0.9 * (settings.tolerance / max(attempt.error, 1e-300)) ** power)
@@ -303,16 +309,23 @@ def flow(
         stats = stats.after(attempt.iterations, tau)
         tau = min(longest, tau * growth)
         density = QuantileDensity(point.x, law.log_density(point.x))
-        if _due(density, law, stats.steps) or (
-            stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
-        ):
+        blurred = stats.steps in _INSPECTIONS and _too_blurred(density, landscape, settings.nodes)
+        if blurred or _due(density, law, stats.steps):
             density = remeshed(density, settings.nodes, landscape.blur)
-            watch.work += REMESH_ITERATIONS * density.x.size
+            watch.work += REMESH_ITERATIONS * (density.x.size + OVERHEAD)
             law = replace(law, log_mass=density.log_mass)
             # The velocity anew: differences from the old one would pass for an error that no shorter step makes less.
             point = replace(point.relabelled(density.x), velocity=law.velocity(density.x))
             stats = replace(stats, remeshes=stats.remeshes + 1, nodes=max(stats.nodes, density.x.size))
     return normalised(density)[0], stats
+
+
+def _on_enough_nodes(density: QuantileDensity, landscape: Landscape, nodes: int) -> tuple[QuantileDensity, FlowStats]:
+    """The density to start from, and what that took."""
+    if not (_needs_remesh(density.x, density.log_density) or _too_blurred(density, landscape, nodes)):
+        return density, FlowStats(density.x.size)
+    density = remeshed(density, nodes, landscape.blur)
+    return density, replace(FlowStats(density.x.size), remeshes=1)
 
 
 def _due(density: QuantileDensity, law: LabelledMass, steps: int) -> bool:
