@@ -25,7 +25,7 @@ GAIN = 0.97
 """A round of tuning that leaves more than this share of the error is the last."""
 REGULARISATION = 1e-6
 UNSEEN = 1e-10
-"""Share of the largest mean square of a feature below which one counts as this much."""
+"""Share of the largest mean square of the features of a direction below which one counts as this much."""
 TEMPER = 16.0
 """Particles this many times faster than the median square velocity lose weight: they are few, and soon are not."""
 
@@ -56,14 +56,25 @@ def fit_velocity(x: Points, velocity: Points, weights: Scalars, ridges: Ridges) 
     design = RidgeDesign.build(x, ridges, 1.0)
     gram = design.least_squares(weights)
     right = design.pulled(velocity * weights.unsqueeze(-1), torch.zeros_like(x).diag_embed()[:1])
-    # What no particle bends has a column of rounding errors.
-    own = gram.diagonal()
-    scale = own.clamp(min=max(UNSEEN * own.max().item(), torch.finfo(x.dtype).tiny)).sqrt()
+    scale = _sizes(design, gram.diagonal()).sqrt()
     gram = gram / scale / scale[:, None]
     gram.diagonal().add_(max(REGULARISATION, 1e3 * torch.finfo(x.dtype).eps))
     theta = torch.cholesky_solve((right / scale).unsqueeze(-1), safe_cholesky(gram)[0]).squeeze(-1) / scale
     error = velocity - design.map(theta)[0]
     return VelocityFit(design.spline(theta), error, (error.square().sum(-1) * weights).mean().item())
+
+
+def _sizes(design: RidgeDesign, squares: Tensor) -> Tensor:
+    """Mean squares of the features, no less than UNSEEN of the largest of the same kind and direction.
+
+    What no particle bends has a column of rounding errors. Shifts, curvatures of the quadratic and those of the ridges
+    have units of their own, and the law a width of its own in every direction.
+    """
+    d, end = design.split
+    ridges = squares[end:].reshape(design.slope_mean.shape)
+    if ridges.numel():
+        ridges = torch.maximum(ridges, UNSEEN * ridges.amax(1, keepdim=True))
+    return torch.cat((squares[:end], ridges.reshape(-1))).clamp(min=torch.finfo(squares.dtype).tiny)
 
 
 def proposed_directions(potential: Potential, x: Points, most: int) -> Float[Tensor, "k d"]:

@@ -25,7 +25,9 @@ SPREAD = {1: (1,), 2: (12, 24, 32), 3: (16, 24, 32), 4: (24, 40)}
 CELLS = (12, 16, 24, 32, 48, 72)
 """Numbers of knot intervals that are tried."""
 COEFFICIENTS = 850
-"""Most coefficients of a dictionary."""
+"""Most coefficients of a dictionary, where there are particles for them."""
+COARSEST = 8
+"""Fewest cells, however few particles there are."""
 RESERVE, KNOTS = 0.25, 0.01
 """Shares of what is good enough that new dictionaries are asked for, the second where directions are few and knots cost
 little: a step is rougher than the velocity that it starts with."""
@@ -59,6 +61,11 @@ class Flow:
     def fit(self, ridges: Ridges) -> VelocityFit:
         """By least squares."""
         return fit_velocity(self.x, self.velocity, self.weights, ridges)
+
+    @property
+    def affordable(self) -> int:
+        """Most coefficients of a dictionary."""
+        return min(COEFFICIENTS, len(self.x) * self.x.shape[1] // EQUATIONS)
 
     def few(self, coefficients: int) -> Flow:
         """As many particles as so many coefficients need."""
@@ -96,6 +103,7 @@ def resolving(
         if not sizes:
             return Ridges.spanning(flow.x, directions, cells)
         directions, cells, finest = spread_in(flow.x, sizes[0]), CELLS[1], CELLS[-1]
+    cells = max(min(cells, flow.affordable // len(directions) + 1), min(cells, COARSEST))
     best, share = _tried(flow, directions, cells), KNOTS if len(directions) <= flow.x.shape[1] else RESERVE
     if finest == cells and best.error <= flow.enough:
         return Ridges.spanning(flow.x, best.directions, best.cells)
@@ -104,7 +112,7 @@ def resolving(
         options = [(best.directions, count) for count in (*CELLS[rung + 2 : rung + 5 : 2], *CELLS[rung + 1 : rung + 2])]
         for size in [size for size in sizes if size > len(best.directions)][:2]:
             options += [(spread_in(flow.x, size), count) for count in CELLS[max(rung - 2, 0) : rung + 3 : 2]]
-        allowed = [(a, n) for a, n in options if n <= finest and len(a) * (n - 1) <= COEFFICIENTS]
+        allowed = [(a, n) for a, n in options if n <= finest and len(a) * (n - 1) <= flow.affordable]
         found = [tried for option in allowed if (tried := _tried(flow, *option)).error < WORTH * best.error]
         better = min(found, key=lambda tried: tried.price, default=best)
         if better.price >= best.price:

@@ -88,7 +88,7 @@ class RidgeEngine:
         if self.cells is None and (d in SPREAD or self._few(last)):
             finest = last.cells if len(last.directions) else CELLS[-1]
             if len(last.directions) == 0:
-                last = Ridges.spanning(x, potential_ridges(sde.potential, x), DEFAULT_CELLS)
+                last = Ridges.spanning(x, potential_ridges(sde.potential, x)[: self.directions], DEFAULT_CELLS)
             if d in SPREAD or len(last.directions):
                 last = resolving(flow, last.directions, last.cells, self.directions, finest)
             if d in SPREAD or (len(last.directions) and flow.fit(last).mean_square <= flow.enough):
