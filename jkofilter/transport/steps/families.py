@@ -22,7 +22,7 @@ from jkofilter.transport.steps.dictionary import SAME, VelocityFit, fit_velocity
 
 SPREAD = {1: (1,), 2: (12, 24, 32), 3: (16, 24, 32), 4: (24, 40)}
 """Numbers of evenly spread directions that are tried, by dimension; in more dimensions they would be too many."""
-CELLS = (12, 16, 24, 32, 48, 72)
+CELLS = (12, 16, 24, 32, 48, 72, 108)
 """Numbers of knot intervals that are tried."""
 COEFFICIENTS = 850
 """Most coefficients of a dictionary, where there are particles for them."""
@@ -92,7 +92,8 @@ def resolving(
 
     Args:
         flow: what is to be resolved.
-        directions: to start from; none starts from the fewest that are spread evenly.
+        directions: to start from; where there are none, the axes of the law are tried, and if they do not resolve it
+            directions that are spread evenly.
         cells: to start from.
         most: directions, or None for as many as there are coefficients for.
         finest: most cells. Those of the last step should stay: the law that it left is bent by its knots, and finer
@@ -102,11 +103,21 @@ def resolving(
     if len(directions) == 0:
         if not sizes:
             return Ridges.spanning(flow.x, directions, cells)
-        directions, cells, finest = spread_in(flow.x, sizes[0]), CELLS[1], CELLS[-1]
+        best = _finer(flow, principal_axes(flow.x), CELLS[1], [], CELLS[-1])
+        if best.error > flow.enough:
+            even = _finer(flow, spread_in(flow.x, sizes[0]), CELLS[1], sizes, CELLS[-1])
+            best = even if even.error < WORTH * best.error else best
+    else:
+        best = _finer(flow, directions, cells, sizes, finest)
+    return Ridges.spanning(flow.x, best.directions, best.cells)
+
+
+def _finer(flow: Flow, directions: Float[Tensor, "k d"], cells: int, sizes: list[int], finest: int) -> _Tried:
+    """Rising from one dictionary, by more cells or more directions, as long as that pays."""
     cells = max(min(cells, flow.affordable // len(directions) + 1), min(cells, COARSEST))
     best, share = _tried(flow, directions, cells), KNOTS if len(directions) <= flow.x.shape[1] else RESERVE
     if finest == cells and best.error <= flow.enough:
-        return Ridges.spanning(flow.x, best.directions, best.cells)
+        return best
     while best.error > share * flow.enough:
         rung = CELLS.index(best.cells) if best.cells in CELLS else 0
         options = [(best.directions, count) for count in (*CELLS[rung + 2 : rung + 5 : 2], *CELLS[rung + 1 : rung + 2])]
@@ -118,12 +129,17 @@ def resolving(
         if better.price >= best.price:
             break
         best = better
-    return Ridges.spanning(flow.x, best.directions, best.cells)
+    return best
 
 
 def _tried(flow: Flow, directions: Float[Tensor, "k d"], cells: int) -> _Tried:
     few = flow.few(len(directions) * (cells - 1))
     return _Tried(directions, cells, few.fit(Ridges.spanning(flow.x, directions, cells)).mean_square)
+
+
+def principal_axes(x: Points) -> Float[Tensor, "d d"]:
+    """Eigenvectors of the covariance: a product of laws has no other directions."""
+    return torch.linalg.eigh(torch.atleast_2d(torch.cov(x.mT))).eigenvectors.mT
 
 
 def spread_in(x: Points, count: int) -> Float[Tensor, "k d"]:
@@ -183,6 +199,9 @@ def potential_ridges(potential: Potential, x: Points) -> Float[Tensor, "k d"]:
     for candidate in a[inside.square().sum(1) > RIDGE]:
         if not len(kept) or (kept @ candidate).abs().max() < SAME:
             kept = torch.cat((kept, candidate.unsqueeze(0)))
+        # Where all of a subspace are, as with forces between particles, there are no ridges in particular.
+        if len(kept) > rank:
+            return none
     found = (kept[:, :, None] * kept[:, None, :]).reshape(-1, d * d)
     # They must span all that varies.
     complete = len(kept) and int(torch.linalg.matrix_rank(found @ span.mT, tol=1e-4)) == rank

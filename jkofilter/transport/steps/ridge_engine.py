@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from jkofilter._typing import Points
+from jkofilter.errors import FilterError
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.transport.maps.convex import Pool
@@ -28,6 +29,9 @@ WORTH, WORTH_LATE, MISSING = 0.7, 0.97, 0.1
 than the third share of the velocity is not captured, as happens near stationarity."""
 REACHES = (1.0, 3.4)
 """How far along the map that it is given a solve may begin; the second stage of SDIRK2 goes 3.4 times as far."""
+JUDGES, LOST_SHARE, LOST_NATS = 1024, 0.3, 1.0
+"""Particles that judge a family, and as many others; share of the mean square velocity that its maps may miss, and nats
+that this adds up to by the end, or while the law moves by its own width: beyond both of them it is refused."""
 RESOLVED = 1e-9
 """Share of the mean square velocity that least squares may leave by their own regularisation: no direction mends it,
 and in a law that is all but concentrated, with its great velocities, it would look like much."""
@@ -66,6 +70,32 @@ class RidgeEngine:
         """The identity, on directions and knots that suit the velocity of the flow at this pool."""
         return RidgeSpline.identity(self._dictionary(sde, pool, previous))
 
+    def require_captured(self, sde: LangevinSDE, pool: Pool, duration: float) -> None:
+        """Raise FilterError where the velocity is far from any sum of so many ridges, judged on particles of their own.
+
+        In few dimensions sums of ridges come to any smooth function.
+        """
+        d, beta = pool.x.shape[1], float(sde.beta)
+        if d in SPREAD or len(pool.x) < 2 * JUDGES:
+            return
+        parts = [slice(0, JUDGES), slice(JUDGES, 2 * JUDGES)]
+        few, judges = (Pool(pool.x[part], pool.log_prob[part], pool.score[part]) for part in parts)
+        ridges = self._dictionary(sde, few, None)
+        velocity, (ours, theirs) = _velocity(sde, pool), parts
+        weights = tempered_weights(velocity)
+        psi = Flow(few.x, velocity[ours], weights[ours], 0.0).fit(ridges).psi
+        missed, speed = (
+            (part.square().sum(-1) * weights[theirs]).mean().item()
+            for part in (velocity[theirs] - psi.gradient(judges.x), velocity[theirs])
+        )
+        width = (pool.x - pool.x.mean(0)).square().sum(-1).mean().item() ** 0.5
+        nats = 0.25 * beta * missed * min(duration, width / max(speed, 1e-300) ** 0.5)
+        if missed > LOST_SHARE * speed and nats > LOST_NATS:
+            raise FilterError(
+                f"maps of {len(ridges.directions)} ridges miss {missed / speed:.0%} of the velocity of the law, which adds "
+                f"some {nats:.0f} nats of error; take a filter by particles."
+            )
+
     def spanning(self, x: Points, directions: Float[Tensor, "k d"]) -> Ridges:
         """A dictionary of these directions."""
         return Ridges.spanning(x, directions, self._cells(directions.shape[0]))
@@ -77,7 +107,7 @@ class RidgeEngine:
 
     def _dictionary(self, sde: LangevinSDE, pool: Pool, previous: RidgeSpline | None) -> Ridges:
         x, d = pool.x, pool.x.shape[1]
-        velocity = -sde.potential.gradient(x) - pool.score / float(sde.beta)
+        velocity = _velocity(sde, pool)
         weights = tempered_weights(velocity)
         speed = (velocity.square().sum(-1) * weights).mean().item()
         flow = Flow(x, velocity, weights, max(4 * self.fit_tolerance / float(sde.beta), RESOLVED * speed))
@@ -133,3 +163,8 @@ class RidgeEngine:
             pushed, residual = problem.solved_by(psi)
             problem = problem.around(pushed)
         return Solved(psi, pushed, residual, fit.loss, iterations)
+
+
+def _velocity(sde: LangevinSDE, pool: Pool) -> Points:
+    """-grad V - score / beta."""
+    return -sde.potential.gradient(pool.x) - pool.score / float(sde.beta)
