@@ -24,7 +24,7 @@ RATE = 0.05
 GAIN = 0.97
 """A round of tuning that leaves more than this share of the error is the last."""
 REGULARISATION = 1e-6
-UNSEEN = 1e-10
+UNSEEN = 1e-8
 """Share of the largest mean square of the features of a direction below which one counts as this much."""
 TEMPER = 16.0
 """Particles this many times faster than the median square velocity lose weight: they are few, and soon are not."""

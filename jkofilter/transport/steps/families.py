@@ -33,6 +33,8 @@ RESERVE, KNOTS = 0.25, 0.01
 little: a step is rougher than the velocity that it starts with."""
 WORTH = 0.5
 """Share of the error that a finer dictionary may leave. Where none resolves the velocity they differ by chance."""
+CROSSING = 0.05
+"""Cosine from which two ridges are not orthogonal."""
 FEWEST, EQUATIONS = 1024, 6
 """Particles and equations for each coefficient that a choice needs."""
 SAMPLE = 512
@@ -135,6 +137,26 @@ def _finer(flow: Flow, directions: Float[Tensor, "k d"], cells: int, sizes: list
 def _tried(flow: Flow, directions: Float[Tensor, "k d"], cells: int) -> _Tried:
     few = flow.few(len(directions) * (cells - 1))
     return _Tried(directions, cells, few.fit(Ridges.spanning(flow.x, directions, cells)).mean_square)
+
+
+def crossed(flow: Flow, ridges: Ridges) -> Ridges:
+    """With the sums and differences of directions that are not orthogonal, on finer knots, if there is room for them.
+
+    The log determinant of a step, I + tau sum_k g_k'' a_k a_k', has products of the curvatures of every two such ridges
+    in its second order, and the law after it bends in the planes that they span.
+    """
+    a = ridges.directions
+    cosines = torch.triu(a @ a.mT, 1).abs()
+    kept = a
+    for i, j in torch.nonzero((cosines > CROSSING) & (cosines < SAME)).tolist():
+        for candidate in (a[i] + a[j], a[i] - a[j]):
+            unit = candidate / candidate.norm()
+            if (kept @ unit).abs().max() < SAME:
+                kept = torch.cat((kept, unit.unsqueeze(0)))
+    cells = next((count for count in CELLS if count > ridges.cells), ridges.cells)
+    if len(kept) == len(a) or len(kept) * (cells - 1) > flow.affordable:
+        return ridges
+    return Ridges.spanning(flow.x, kept, cells)
 
 
 def principal_axes(x: Points) -> Float[Tensor, "d d"]:

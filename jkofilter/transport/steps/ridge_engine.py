@@ -16,7 +16,7 @@ from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps.affine import fit_affine, identity
 from jkofilter.transport.steps.dictionary import proposed_directions, tempered_weights, tuned, widened
 from jkofilter.transport.steps.engine import Solved
-from jkofilter.transport.steps.families import CELLS, SPREAD, Flow, potential_ridges, resolving
+from jkofilter.transport.steps.families import CELLS, SPREAD, Flow, crossed, potential_ridges, resolving
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_fit import best_start, fit_ridge
 
@@ -116,18 +116,24 @@ class RidgeEngine:
             return none
         last = none if previous is None else previous.ridges
         if self.cells is None and (d in SPREAD or self._few(last)):
-            finest = last.cells if len(last.directions) else CELLS[-1]
-            if len(last.directions) == 0:
+            first = len(last.directions) == 0
+            finest = CELLS[-1] if first else last.cells
+            if first:
                 last = Ridges.spanning(x, potential_ridges(sde.potential, x)[: self.directions], DEFAULT_CELLS)
             if d in SPREAD or len(last.directions):
                 last = resolving(flow, last.directions, last.cells, self.directions, finest)
-            if d in SPREAD or (len(last.directions) and flow.fit(last).mean_square <= flow.enough):
+            if d in SPREAD:
+                return last
+            if len(last.directions) and flow.fit(last).mean_square <= flow.enough:
+                return crossed(flow, last) if first and self.directions is None else last
+            # More directions would leave each with fewer knots than it was found to need.
+            if not first and last.cells > self._cells(len(last.directions) + 1):
                 return last
         return self._tuned(flow, sde, last, speed)
 
     def _few(self, ridges: Ridges) -> bool:
         """Whether these may be the ridges of a potential, not many that stand in for something else."""
-        return len(ridges.directions) <= 2 * ridges.directions.shape[1]
+        return len(ridges.directions) <= 4 * ridges.directions.shape[1]
 
     def _tuned(self, flow: Flow, sde: LangevinSDE, last: Ridges, speed: float) -> Ridges:
         """Directions of the last step or of Hess V, with more along the largest errors, turned to lower them."""
