@@ -175,7 +175,9 @@ def measured(name, problem):
     seconds = process_time() - start
     judge = in_shells if problem.radial else in_the_plane if problem.dim == 2 else in_many_dimensions
     added = sum(info.details["kl"] for info in flow.infos)
-    return f"{name}: {seconds:.1f} s, {judge(problem, flow.final)}; {len(flow.maps)} steps, fits may add {added:.2g} nats"
+    return (
+        f"{name}: {seconds:.1f} s, {judge(problem, flow.final)}; {len(flow.maps)} steps, fits may add {added:.2g} nats"
+    )
 
 
 if __name__ == "__main__":
