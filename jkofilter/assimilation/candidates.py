@@ -21,7 +21,6 @@ from jkofilter.numerics.weights import effective_sample_size, log_mean_exp
 from jkofilter.transport.laws.fitted_law import FittedLaw, fitted_laws
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import RidgeSpline
-from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
 DRAWS = 2
 """Draws of a law for each particle of the belief."""
@@ -33,22 +32,15 @@ CLOSE = 0.99
 def candidate_laws(
     pool: Pool, directions: Points, settings: UpdateSettings, generator: Generator
 ) -> Iterator[FittedLaw]:
-    """Laws to try: one layer with the help of scores, one without, both on knots as fine as the law asks for, more
-    layers with, and the normal law.
+    """Laws to try: one layer with the help of scores, one without, more layers with, and the normal law.
 
     Scores know the shape of every mode to many digits and nothing of what each weighs, nor of an edge; particles know
     a little of everything.
     """
     engine, most = settings.engine, settings.layers
-    free = replace(engine, cells=None)
-    chosen = [engine] if engine == free else [engine, free]
-
-    def one(engine: RidgeEngine, controlled: bool) -> Iterator[FittedLaw]:
-        return itertools.islice(fitted_laws(pool, directions, engine, min(most, 1), generator, controlled), 1)
-
-    singles = [one(engine, controlled) for engine in chosen for controlled in (True, False)]
-    deeper = itertools.islice(fitted_laws(pool, directions, chosen[-1], most, generator), 1, None)
-    return itertools.chain(*singles, deeper if most > 1 else ())
+    smooth = fitted_laws(pool, directions, engine, most, generator)
+    rough = fitted_laws(pool, directions, engine, min(most, 1), generator, controlled=False)
+    return itertools.chain(itertools.islice(smooth, 1), itertools.islice(rough, 1), smooth)
 
 
 @dataclass(frozen=True, eq=False)
