@@ -22,7 +22,7 @@ from jkofilter.transport.steps.dictionary import SAME, VelocityFit, fit_velocity
 
 SPREAD = {1: (1,), 2: (12, 24, 32), 3: (16, 24, 32), 4: (24, 40)}
 """Numbers of evenly spread directions that are tried, by dimension; in more dimensions they would be too many."""
-CELLS = (12, 16, 24, 32, 48, 72, 108)
+CELLS = (12, 16, 24, 32, 48, 72)
 """Numbers of knot intervals that are tried."""
 COEFFICIENTS = 850
 """Most coefficients of a dictionary, where there are particles for them."""

@@ -92,8 +92,8 @@ class RidgeEngine:
         nats = 0.25 * beta * missed * min(duration, width / max(speed, 1e-300) ** 0.5)
         if missed > LOST_SHARE * speed and nats > LOST_NATS:
             raise FilterError(
-                f"maps of {len(ridges.directions)} ridges miss {missed / speed:.0%} of the velocity of the law, which adds "
-                f"some {nats:.0f} nats of error; take a filter by particles."
+                f"maps of {len(ridges.directions)} ridges miss {missed / speed:.0%} of the velocity of the law, which "
+                f"adds some {nats:.0f} nats of error; take a filter by particles."
             )
 
     def spanning(self, x: Points, directions: Float[Tensor, "k d"]) -> Ridges:

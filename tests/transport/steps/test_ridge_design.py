@@ -1,5 +1,7 @@
 """Ridge bases in their few slots, second derivatives of a step, and dictionaries chosen by potential and velocity."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,9 +10,10 @@ import jkofilter as jf
 from jkofilter.transport.maps.convex import Pool
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
 from jkofilter.transport.steps import ridge_fit
-from jkofilter.transport.steps.families import Flow, potential_ridges, resolving, spread
+from jkofilter.transport.steps.families import Flow, crossed, potential_ridges, resolving, spread
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_design import RidgeDesign
+from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:
@@ -88,3 +91,30 @@ def test_knots_follow_the_waves_of_the_velocity() -> None:
         chosen = resolving(flow, torch.eye(2).double(), 24, None)
         assert fewest <= chosen.cells <= most
         assert flow.fit(chosen).mean_square < 1e-2
+
+
+def test_ridges_that_are_not_orthogonal_are_joined_by_their_sums_and_differences() -> None:
+    x, eye = normals(2048, 5), torch.eye(5).double()
+    flow = Flow(x, torch.sin(x), torch.ones(2048, dtype=torch.float64), 1e-2)
+    straight = Ridges.spanning(x, eye, 16)
+    assert crossed(flow, straight) is straight
+    two = Ridges.spanning(x, torch.stack((eye[0], (eye[0] + eye[1]) / 2**0.5)), 16)
+    joined = crossed(flow, two)
+    # e_1 plus or minus (e_1 + e_2) / sqrt(2): at an eighth of a turn, at pi / 8 and 5 pi / 8.
+    angle = torch.tensor([0.0, 2.0, 1.0, 5.0]).double() * torch.pi / 8
+    around = torch.stack((angle.cos(), angle.sin()), 1)
+    torch.testing.assert_close((joined.directions[:, :2] * around).sum(1).abs(), torch.ones(4).double())
+    assert joined.cells == 24
+    assert crossed(replace(flow, x=x[:80]), two) is two
+
+
+def test_a_velocity_that_no_few_ridges_follow_is_refused_and_one_of_ridges_is_not() -> None:
+    x = normals(2048, 6)
+    pool = Pool(x, -0.5 * x.square().sum(-1), -x)
+    waves = jf.Potential(lambda x: 6 * (2 * x).cos().prod(-1), 6)
+    engine = RidgeEngine()
+    with pytest.raises(jf.FilterError, match="miss .* of the velocity"):
+        engine.require_captured(jf.LangevinSDE(waves), pool, 1.0)
+    # In so short a time it adds next to nothing.
+    engine.require_captured(jf.LangevinSDE(waves), pool, 1e-3)
+    engine.require_captured(jf.LangevinSDE(jf.DoubleWell(6)), pool, 1.0)
