@@ -26,6 +26,7 @@ Purpose: TypeAlias = Literal[
     "judging",
     "network",
     "clusters",
+    "directions",
     "probe",
     "picture",
 ]

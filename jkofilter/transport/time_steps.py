@@ -15,6 +15,7 @@ from jkofilter.models.reach import require_gradual
 from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool
+from jkofilter.transport.steps.engine import SelectiveEngine
 from jkofilter.transport.steps.stepping import FlowState, JKOStepper, Step
 
 HALVINGS = 8
@@ -85,6 +86,8 @@ class _Driver:
     def run(self, base: Pool) -> CarriedPool:
         state, times, maps, infos, reason = FlowState(0.0, base), [0.0], [], [], ""
         tau = min(self.step, self._first(base))
+        if isinstance(self.stepper.engine, SelectiveEngine) and self.duration > 0:
+            self.stepper.engine.require_captured(self.stepper.sde, base, self.duration)
         while self.duration - state.time > 1e-9 * self.step:
             left = self.duration - state.time
             # Equal steps to the end rather than a sliver at the end.

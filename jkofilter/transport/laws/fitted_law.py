@@ -21,7 +21,7 @@ from jkofilter.models.sde import LangevinSDE
 from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.numerics.weights import effective_sample_size
 from jkofilter.transport.maps.convex import ConvexPotential, Pool, factorised, inverse, log_det, push
-from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.maps.ridge import RidgeSpline
 from jkofilter.transport.steps.problem import StepProblem
 from jkofilter.transport.steps.ridge_engine import RidgeEngine
 
@@ -139,7 +139,7 @@ def fitted_laws(
         start = None
         if len(turned):
             unit = turned / turned.norm(dim=1, keepdim=True)
-            start = RidgeSpline.identity(Ridges.spanning(white.x, unit, engine.cells))
+            start = RidgeSpline.identity(engine.spanning(white.x, unit))
         problem = StepProblem.start(target, white, torch.zeros_like(white.x), 1 / HALF)
         solver = engine
         if not controlled:

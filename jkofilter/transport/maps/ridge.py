@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 
+LEAST = 0.2
 _FULL = (1 / 24, 11 / 24, 11 / 24, 1 / 24)
 
 
@@ -98,6 +99,22 @@ class Ridges:
         slope[..., -3:] += beyond.clamp(min=0).unsqueeze(-1) / 3
         return _tie_ends(slope) * self.width[:, None], _tie_ends(curvature)
 
+    def slots(self, x: Points) -> tuple[Int[Tensor, "k n"], Float[Tensor, "k n 5"], Float[Tensor, "k n 4"]]:
+        """First slot, differences of neighbouring slopes A_m - A_{m+1} in cells, and curvatures, of each direction.
+
+        The differences stand in the slots of m = first - 1 to first + 3, the one before the first B-spline included,
+        where A = 1; the curvatures in those of first to first + 3.
+        """
+        index, t, beyond = (part.mT.contiguous() for part in self.locate(x))
+        past = t.new_tensor((23 / 24, 1 / 2, 1 / 24, 0.0))
+        heights = _integrals(t) + past
+        one = torch.ones_like(t).unsqueeze(-1)
+        rises = torch.cat((one, heights), -1) - torch.cat((heights, torch.zeros_like(one)), -1)
+        # Beyond the knots the three tied splines at that end share the slope.
+        low, high = beyond.clamp(max=0) / 3, beyond.clamp(min=0) / 3
+        rises += torch.stack((-low, -high, torch.zeros_like(low), low, high), -1)
+        return index, rises, _values(t)
+
     def _cumulative(self, like: Tensor) -> Float[Tensor, "i j"]:
         """Integral of each of the cells + 3 B-splines up to each cell's left end, in cells."""
         piece = like.new_zeros(self.cells + 1, self.cells + 3)
@@ -153,6 +170,14 @@ class RidgeSpline:
         coefficients = level.expand(directions.shape[0], ridges.cells - 1).clone()
         shift = self.shift + level * (ridges.lower @ directions)
         return RidgeSpline(self.quadratic - level * frame, shift, ridges, coefficients)
+
+    def ahead(self, reach: float) -> RidgeSpline:
+        """``reach`` times as far from the identity, as far as every coefficient stays above LEAST of what it is."""
+        still = RidgeSpline.identity(self.ridges)
+        c, rest = self.coefficients, still.coefficients
+        coefficients = torch.maximum(rest + reach * (c - rest), LEAST * c)
+        quadratic = still.quadratic + reach * (self.quadratic - still.quadratic)
+        return RidgeSpline(quadratic, still.shift + reach * (self.shift - still.shift), self.ridges, coefficients)
 
     @property
     def dim(self) -> int:

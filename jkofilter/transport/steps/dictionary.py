@@ -12,7 +12,7 @@ from jkofilter._typing import Points, Scalars
 from jkofilter.models.potentials import Potential
 from jkofilter.numerics.linalg import safe_cholesky
 from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
-from jkofilter.transport.steps.ridge_fit import symmetric_directions
+from jkofilter.transport.steps.ridge_design import RidgeDesign
 
 PROBES = 64
 """Particles whose Hessians propose directions."""
@@ -24,6 +24,8 @@ RATE = 0.05
 GAIN = 0.97
 """A round of tuning that leaves more than this share of the error is the last."""
 REGULARISATION = 1e-6
+UNSEEN = 1e-8
+"""Share of the largest mean square of the features of a direction below which one counts as this much."""
 TEMPER = 16.0
 """Particles this many times faster than the median square velocity lose weight: they are few, and soon are not."""
 
@@ -33,7 +35,7 @@ class VelocityFit:
     """A field written as a quadratic plus ridges, by least squares.
 
     Attributes:
-        psi: the (not necessarily convex) potential whose gradient is the fit, up to a constant.
+        psi: the (not necessarily convex) potential whose gradient is the fit.
         error: what is left of the field, (n, d).
         mean_square: weighted mean of its square.
     """
@@ -51,25 +53,28 @@ def tempered_weights(velocity: Points) -> Scalars:
 
 def fit_velocity(x: Points, velocity: Points, weights: Scalars, ridges: Ridges) -> VelocityFit:
     """Least squares over quadratics and the ridges of a dictionary."""
-    n, d = x.shape
-    target = velocity - velocity.mean(0)
-    pairs = symmetric_directions(x)
-    slopes, _ = ridges.basis(x)
-    k, j = slopes.shape[1:]
-    columns = torch.cat(((x - x.mean(0)) @ pairs.mT, (slopes - slopes.mean(0)).reshape(n, -1)), 1)
-    vectors = torch.cat((pairs, ridges.directions.repeat_interleave(j, 0)))
-    weighted = target * weights.unsqueeze(-1)
-    gram = (vectors @ vectors.mT) * ((columns * weights.unsqueeze(-1)).mT @ columns)
-    right = ((columns.mT @ weighted) * vectors).sum(-1)
-    scale = gram.diagonal().sqrt().clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    design = RidgeDesign.build(x, ridges, 1.0)
+    gram = design.least_squares(weights)
+    right = design.pulled(velocity * weights.unsqueeze(-1), torch.zeros_like(x).diag_embed()[:1])
+    scale = _sizes(design, gram.diagonal()).sqrt()
     gram = gram / scale / scale[:, None]
     gram.diagonal().add_(max(REGULARISATION, 1e3 * torch.finfo(x.dtype).eps))
     theta = torch.cholesky_solve((right / scale).unsqueeze(-1), safe_cholesky(gram)[0]).squeeze(-1) / scale
-    quadratic = (pairs * theta[: len(pairs), None]).mT @ pairs
-    fitted = (columns * theta) @ vectors
-    psi = RidgeSpline(quadratic, velocity.mean(0), ridges, theta[len(pairs) :].reshape(k, j))
-    error = target - fitted
-    return VelocityFit(psi, error, (error.square().sum(-1) * weights).mean().item())
+    error = velocity - design.map(theta)[0]
+    return VelocityFit(design.spline(theta), error, (error.square().sum(-1) * weights).mean().item())
+
+
+def _sizes(design: RidgeDesign, squares: Tensor) -> Tensor:
+    """Mean squares of the features, no less than UNSEEN of the largest of the same kind and direction.
+
+    What no particle bends has a column of rounding errors. Shifts, curvatures of the quadratic and those of the ridges
+    have units of their own, and the law a width of its own in every direction.
+    """
+    d, end = design.split
+    ridges = squares[end:].reshape(design.slope_mean.shape)
+    if ridges.numel():
+        ridges = torch.maximum(ridges, UNSEEN * ridges.amax(1, keepdim=True))
+    return torch.cat((squares[:end], ridges.reshape(-1))).clamp(min=torch.finfo(squares.dtype).tiny)
 
 
 def proposed_directions(potential: Potential, x: Points, most: int) -> Float[Tensor, "k d"]:

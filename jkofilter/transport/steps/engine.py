@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Generator
 
@@ -47,4 +47,13 @@ class Engine(Protocol[P]):
         Raises:
             FilterError: no convergence.
         """
+        ...
+
+
+@runtime_checkable
+class SelectiveEngine(Engine[P], Protocol[P]):
+    """An engine that knows which flows are beyond its family."""
+
+    def require_captured(self, sde: LangevinSDE, pool: Pool, duration: float) -> None:
+        """Raise FilterError where steps would miss so much of the velocity that nothing is gained by taking them."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from jkofilter._typing import Matrix, Points
 from jkofilter.errors import FilterError
 from jkofilter.transport.maps.convex import log_det
-from jkofilter.transport.maps.ridge import Ridges, RidgeSpline
+from jkofilter.transport.maps.ridge import RidgeSpline
 from jkofilter.transport.steps.problem import StepProblem
+from jkofilter.transport.steps.ridge_design import RidgeDesign
 
-FIRST_BARRIER, LAST_BARRIER, SHRINK = 1e-2, 1e-5, 0.1
+FIRST_BARRIER, LAST_BARRIER, SHRINK = 1e-2, 1e-5, 0.01
 """Weight of the barrier -log c - log det Q, in units of the log determinant term: first, last, and ratio."""
 CENTRED = 0.3
 """Step length from which an iterate counts as close enough to the central path for the barrier to shrink."""
@@ -22,9 +24,8 @@ DECREMENT = 5e-6
 """Newton decrement per dimension at which a solve stops, in units of the log determinant term. What is left then is
 mostly an exchange of curvature between ridges and Q that changes the map very little."""
 MAX_ITERATIONS = 40
-SMOOTHING = 1e-4
-"""Weight of squared second differences of a ridge's coefficients, in units of the transport term: decides where next to
-no particles do, and counts like a share of 1e-4 of them."""
+EXACT = 1000
+"""Parameters up to which the Hessian is formed and factorised; above, conjugate gradients never form it."""
 RENEW = 4
 CG_STEPS = 25
 CG_REDUCTION = 1e-2
@@ -48,93 +49,6 @@ class RidgeFit:
 
 
 @dataclass(frozen=True, eq=False)
-class _Design:
-    """Everything about pool and dictionary that stays fixed during a solve.
-
-    Parameters are (b, q, c): Q = sum_p q_p e_p e_p' over the d (d + 1) / 2 vectors e_i and (e_i + e_j) / sqrt(2).
-    Slopes are centred, so that b is the mean of the map. ``features`` and ``curvatures`` hold one column a parameter.
-    """
-
-    ridges: Ridges
-    pairs: Float[Tensor, "p d"]
-    x: Points
-    x_mean: Tensor
-    slopes: Float[Tensor, "k n j"]
-    slope_mean: Tensor
-    curvatures: Float[Tensor, "k n j"]
-    outer: Tensor
-    roughness: Float[Tensor, "k j j"]
-
-    @staticmethod
-    def build(x: Points, ridges: Ridges, h: float) -> _Design:
-        d = x.shape[1]
-        slopes, curvatures = ridges.basis(x)
-        mean = slopes.mean(0)
-        # Direction by direction in memory: every product with these is then a sequential read.
-        slopes, curvatures = (slopes - mean).transpose(0, 1).contiguous(), curvatures.transpose(0, 1).contiguous()
-        directions = ridges.directions
-        outer = (directions[:, :, None] * directions[:, None, :]).reshape(-1, d * d)
-        x_mean = x.mean(0)
-        bends = torch.diff(torch.eye(mean.shape[1], dtype=x.dtype, device=x.device), n=2, dim=0)
-        roughness = SMOOTHING / h * ridges.width.square()[:, None, None] * (bends.mT @ bends)
-        return _Design(ridges, symmetric_directions(x), x - x_mean, x_mean, slopes, mean, curvatures, outer, roughness)
-
-    @property
-    def split(self) -> tuple[int, int]:
-        d = self.x.shape[1]
-        return d, d + self.pairs.shape[0]
-
-    def unpack(self, theta: Tensor) -> tuple[Tensor, Matrix, Tensor]:
-        d, end = self.split
-        quadratic = (self.pairs * theta[d:end, None]).mT @ self.pairs
-        return theta[:d], quadratic, theta[end:].reshape(self.slope_mean.shape)
-
-    def pack(self, psi: RidgeSpline) -> Tensor:
-        shift = psi.shift + self.x_mean @ psi.quadratic
-        shift = shift + (self.slope_mean * psi.coefficients).sum(1) @ self.ridges.directions
-        twice = 2 * torch.tril(psi.quadratic, -1)
-        own = torch.diag(psi.quadratic.diagonal() - 0.5 * (twice + twice.mT).sum(0))
-        row, column = torch.tril_indices(*psi.quadratic.shape, device=shift.device)
-        return torch.cat((shift, (twice + own)[row, column], psi.coefficients.reshape(-1)))
-
-    def spline(self, theta: Tensor) -> RidgeSpline:
-        shift, quadratic, c = self.unpack(theta)
-        shift = shift - self.x_mean @ quadratic - (self.slope_mean * c).sum(1) @ self.ridges.directions
-        return RidgeSpline(quadratic, shift, self.ridges, c.clone())
-
-    def map(self, theta: Tensor) -> tuple[Points, Float[Tensor, "n d d"]]:
-        shift, quadratic, c = self.unpack(theta)
-        if c.numel() == 0:
-            return self.x @ quadratic + shift, quadratic.unsqueeze(0)
-        slope, curvature = ((basis @ c.unsqueeze(-1)).squeeze(-1).mT for basis in (self.slopes, self.curvatures))
-        y = self.x @ quadratic + shift + slope @ self.ridges.directions
-        return y, quadratic + (curvature @ self.outer).reshape(-1, *quadratic.shape)
-
-    def rough(self, c: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Gradient of the smoothing term at flat coefficients."""
-        rows = c.reshape(self.slope_mean.shape)
-        return (self.roughness @ rows.unsqueeze(-1)).reshape(-1)
-
-    def along(self, matrices: Float[Tensor, "n d d"]) -> tuple[Tensor, Tensor]:
-        """e' M e for every pair vector (n, p) and every ridge direction (n, k)."""
-        d = matrices.shape[-1]
-        row, column = torch.tril_indices(d, d, device=matrices.device)
-        own = matrices.diagonal(dim1=-2, dim2=-1)
-        mixed = 0.5 * (own[:, row] + own[:, column]) + matrices[:, row, column]
-        pairs = torch.where(row == column, own[:, row], mixed)
-        return pairs, ((self.ridges.directions @ matrices) * self.ridges.directions).sum(-1)
-
-
-def symmetric_directions(like: Tensor) -> Float[Tensor, "p d"]:
-    """Unit vectors e_i and (e_i + e_j) / sqrt(2), whose outer products span the symmetric matrices."""
-    d = like.shape[-1]
-    row, column = torch.tril_indices(d, d, device=like.device)
-    eye = torch.eye(d, dtype=like.dtype, device=like.device)
-    sums = eye[row] + eye[column]
-    return sums / sums.norm(dim=1, keepdim=True)
-
-
-@dataclass(frozen=True, eq=False)
 class _State:
     """The objective and its ingredients at one parameter vector."""
 
@@ -143,6 +57,15 @@ class _State:
     y: Points
     factor: Float[Tensor, "n d d"]
     quadratic_factor: Matrix
+
+
+def best_start(problem: StepProblem, safe: RidgeSpline, others: list[RidgeSpline]) -> tuple[RidgeSpline, bool]:
+    """The feasible one of least objective among potentials on the same ridges, and whether it is one of ``others``."""
+    design, barrier = RidgeDesign.build(problem.pool.x, safe.ridges, problem.h), LAST_BARRIER / problem.beta
+    found = [_evaluate(problem, design, design.pack(psi), barrier) for psi in (safe, *others)]
+    values = [math.inf if state is None else state.value for state in found]
+    best = values.index(min(values))
+    return (safe, *others)[best], best > 0
 
 
 def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> RidgeFit:
@@ -158,20 +81,25 @@ def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> R
     Raises:
         FilterError: the objective is not finite at the start, or the iteration does not converge.
     """
-    design = _Design.build(problem.pool.x, start.ridges, problem.h)
+    design = RidgeDesign.build(problem.pool.x, start.ridges, problem.h)
     # Without ridges Q is the Hessian itself, and the log determinant barrier enough.
     last = LAST_BARRIER / problem.beta if start.coefficients.numel() else 0.0
     barrier = last if warm else min(FIRST_BARRIER / problem.beta, last / SHRINK**9)
     state = _evaluate(problem, design, design.pack(start), barrier)
     if state is None:
         raise FilterError("the step's objective is not finite at its starting map.")
+    exact = start.coefficients.numel() > 0 and design.split[1] + start.coefficients.numel() <= EXACT
     limit = DECREMENT * problem.pool.x.shape[1] / problem.beta
     for iteration in range(MAX_ITERATIONS):
         local = _Local.at(problem, design, state, barrier)
-        if iteration % RENEW == 0:
-            model = _model(problem, design, local)
         gradient = _gradient(problem, design, state, local)
-        direction = _newton_direction(design, _preconditioner(design, model, local), gradient, local)
+        if exact:
+            factor, scale = _preconditioner(design, _hessian(problem, design, local), local)
+            direction = -torch.cholesky_solve((gradient / scale).unsqueeze(-1), factor).squeeze(-1) / scale
+        else:
+            if iteration % RENEW == 0:
+                model = _model(problem, design, local)
+            direction = _newton_direction(design, _preconditioner(design, model, local), gradient, local)
         decrement = -(gradient @ direction).item()
         moved, length = _line_search(problem, design, state, direction, decrement, barrier)
         if barrier == last and (decrement < limit or (moved is state and decrement < 1e3 * limit)):
@@ -186,7 +114,7 @@ def fit_ridge(problem: StepProblem, start: RidgeSpline, warm: bool = False) -> R
     raise FilterError(f"the convex program did not converge in {iteration + 1} iterations (decrement {decrement:.1e}).")
 
 
-def _evaluate(problem: StepProblem, design: _Design, theta: Tensor, barrier: float) -> _State | None:
+def _evaluate(problem: StepProblem, design: RidgeDesign, theta: Tensor, barrier: float) -> _State | None:
     """The objective with its barrier; None outside the feasible set or where it is not finite."""
     _, quadratic, c = design.unpack(theta)
     if c.numel() and c.min() <= 0:
@@ -226,7 +154,7 @@ class _Local:
     beta: float
 
     @staticmethod
-    def at(problem: StepProblem, design: _Design, state: _State, barrier: float) -> _Local:
+    def at(problem: StepProblem, design: RidgeDesign, state: _State, barrier: float) -> _Local:
         metric = problem.sde.potential.hessian(state.y)
         metric = metric + torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device) / problem.h
         inverse = torch.cholesky_inverse(state.factor)
@@ -234,21 +162,7 @@ class _Local:
         return _Local(metric, inverse, torch.cholesky_inverse(state.quadratic_factor), c, barrier, problem.beta)
 
 
-def _pulled(design: _Design, force: Points, strain: Float[Tensor, "n d d"], on_quadratic: Matrix) -> Tensor:
-    """Derivative by the parameters of E[force . y + tr(strain H)] + tr(on_quadratic Q)."""
-    n = force.shape[0]
-    directions = design.ridges.directions
-    moment = design.x.mT @ force / n + strain.mean(0) + on_quadratic
-    pairs = ((design.pairs @ moment) * design.pairs).sum(-1)
-    if directions.shape[0] == 0:
-        return torch.cat((force.mean(0), pairs))
-    along = ((directions @ strain) * directions).sum(-1)
-    ridge = (directions @ force.mT).unsqueeze(1) @ design.slopes + along.mT.unsqueeze(1) @ design.curvatures
-    ridge = ridge.squeeze(1) / n
-    return torch.cat((force.mean(0), pairs, ridge.reshape(-1)))
-
-
-def _gradient(problem: StepProblem, design: _Design, state: _State, local: _Local) -> Tensor:
+def _gradient(problem: StepProblem, design: RidgeDesign, state: _State, local: _Local) -> Tensor:
     force = (state.y - problem.centre) / problem.h + problem.sde.potential.gradient(state.y)
     force = force + problem.score / problem.beta
     if problem.inverse_jacobian is None:
@@ -256,25 +170,38 @@ def _gradient(problem: StepProblem, design: _Design, state: _State, local: _Loca
     else:
         reference = problem.inverse_jacobian
     strain = (reference - local.inverse) / problem.beta
-    gradient = _pulled(design, force, strain, -local.barrier * local.quadratic_inverse)
+    gradient = design.pulled(force, strain, -local.barrier * local.quadratic_inverse)
     gradient[design.split[1] :] += design.rough(local.c) - local.barrier / local.c
     return gradient
 
 
-def _curvature_times(design: _Design, local: _Local, vector: Tensor) -> Tensor:
+def _curvature_times(design: RidgeDesign, local: _Local, vector: Tensor) -> Tensor:
     """The exact Hessian of objective and barrier times a vector, without forming it."""
     moved, bent = design.map(vector)
     _, quadratic, _ = design.unpack(vector)
     force = (local.metric @ moved.unsqueeze(-1)).squeeze(-1)
     strain = local.inverse @ bent @ local.inverse / local.beta
     on_quadratic = local.barrier * local.quadratic_inverse @ quadratic @ local.quadratic_inverse
-    product = _pulled(design, force, strain, on_quadratic)
+    product = design.pulled(force, strain, on_quadratic)
     end = design.split[1]
     product[end:] += local.barrier * vector[end:] / local.c.square() + design.rough(vector[end:])
     return product
 
 
-def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
+def _hessian(problem: StepProblem, design: RidgeDesign, local: _Local) -> Matrix:
+    """The Hessian without its barrier, with the metric made positive where the potential is not convex enough."""
+    metric = local.metric
+    folded = torch.linalg.cholesky_ex(metric).info != 0
+    if folded.any():
+        metric = metric.clone()
+        metric[folded] = _floored(metric[folded], _FLOOR / problem.h)
+    total = design.second_derivatives(metric, local.inverse, local.beta)
+    end = design.split[1]
+    total[end:, end:] += torch.block_diag(*design.roughness)
+    return total
+
+
+def _model(problem: StepProblem, design: RidgeDesign, local: _Local) -> Matrix:
     """A positive definite stand-in for the Hessian without its barrier, to precondition with.
 
     Each pair of ridges gets the geometric mean of their weights times the cosine of their directions in the mean
@@ -286,15 +213,18 @@ def _model(problem: StepProblem, design: _Design, local: _Local) -> Matrix:
     metric, inverse = local.metric[:n], local.inverse[:n]
     d, floor = metric.shape[-1], _FLOOR / problem.h
     mean_metric, mean_inverse = _floored(metric.mean(0), floor), inverse.mean(0)
-    pair_metric, ridge_metric = (w.clamp(min=floor) for w in design.along(metric))
-    pair_mean, ridge_mean = design.along(mean_metric.unsqueeze(0))
+    pair_metric, ridge_metric = (w.clamp(min=floor) for w in design.weights_along(metric))
+    pair_mean, ridge_mean = design.weights_along(mean_metric.unsqueeze(0))
     own_weight = metric.diagonal(dim1=-2, dim2=-1).clamp(min=floor) / mean_metric.diagonal()
-    pair_strain, ridge_strain = design.along(inverse)
-    pair_unit, ridge_unit = design.along(mean_inverse.unsqueeze(0))
+    pair_strain, ridge_strain = design.weights_along(inverse)
+    pair_unit, ridge_unit = design.weights_along(mean_inverse.unsqueeze(0))
     own = own_weight.sqrt(), (design.x[:n] @ design.pairs.mT) * (pair_metric / pair_mean).sqrt()
-    slopes = torch.cat((*own, _weighted(design.slopes[:, :n], (ridge_metric / ridge_mean).sqrt())), 1)
+    rises, bends = design.ridges.basis(design.x[:n] + design.x_mean)
+    slopes = torch.cat(
+        (*own, _weighted((rises - design.slope_mean).transpose(0, 1), (ridge_metric / ridge_mean).sqrt())), 1
+    )
     pair_weight = (pair_strain / pair_unit).expand(n, -1)
-    curvatures = torch.cat((pair_weight, _weighted(design.curvatures[:, :n], ridge_strain / ridge_unit)), 1)
+    curvatures = torch.cat((pair_weight, _weighted(bends.transpose(0, 1), ridge_strain / ridge_unit)), 1)
     repeated = design.ridges.directions.repeat_interleave(design.slope_mean.shape[1], 0)
     vectors = torch.cat((torch.eye(d, dtype=metric.dtype, device=metric.device), design.pairs, repeated))
     model = (vectors @ mean_metric @ vectors.mT) * (slopes.mT @ slopes) / n
@@ -311,12 +241,12 @@ def _weighted(basis: Float[Tensor, "k n j"], weights: Float[Tensor, "n k"]) -> T
     return (basis.transpose(0, 1) * weights.unsqueeze(-1)).reshape(basis.shape[1], -1)
 
 
-def _floored(matrix: Matrix, floor: float) -> Matrix:
+def _floored(matrix: Float[Tensor, "*n d d"], floor: float) -> Float[Tensor, "*n d d"]:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=floor)) @ vectors.mT
+    return (vectors * values.clamp(min=floor).unsqueeze(-2)) @ vectors.mT
 
 
-def _preconditioner(design: _Design, model: Matrix, local: _Local) -> tuple[Matrix, Tensor]:
+def _preconditioner(design: RidgeDesign, model: Matrix, local: _Local) -> tuple[Matrix, Tensor]:
     """Cholesky factor of the scaled model with its barrier, and the scale."""
     d, end = design.split
     full = model.clone()
@@ -333,7 +263,7 @@ def _preconditioner(design: _Design, model: Matrix, local: _Local) -> tuple[Matr
 
 
 def _newton_direction(
-    design: _Design, preconditioner: tuple[Matrix, Tensor], gradient: Tensor, local: _Local
+    design: RidgeDesign, preconditioner: tuple[Matrix, Tensor], gradient: Tensor, local: _Local
 ) -> Tensor:
     """Conjugate gradients on the exact Hessian until the residual falls tenfold in the model's norm."""
     factor, scale = preconditioner
@@ -362,7 +292,7 @@ def _newton_direction(
 
 
 def _line_search(
-    problem: StepProblem, design: _Design, state: _State, direction: Tensor, decrement: float, barrier: float
+    problem: StepProblem, design: RidgeDesign, state: _State, direction: Tensor, decrement: float, barrier: float
 ) -> tuple[_State, float]:
     """The state after the first halving of the step that lowers the objective enough, and the length."""
     end = design.split[1]
