@@ -31,6 +31,8 @@ from jkofilter.filters.driver import Tracker, run_filter
 from jkofilter.filters.result import FilterResult
 from jkofilter.models import *
 from jkofilter.numerics import metrics
+from jkofilter.smoothing.driver import run_smoother
+from jkofilter.smoothing.result import SmootherResult
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.maps.icnn import ICNN
@@ -74,6 +76,7 @@ __all__ = [
     "ProximalSettings",
     "RidgeEngine",
     "SVGDResult",
+    "SmootherResult",
     "Scenario",
     "SoftMaximumEngine",
     "Tracker",
@@ -88,6 +91,7 @@ __all__ = [
     "particles",
     "proximal",
     "run_filter",
+    "run_smoother",
     "solve_dual_jko",
     "solve_jko",
     "solve_particles",

@@ -13,7 +13,8 @@ MAPS = (*LAWS, "transport/maps")
 STEPS = (*MAPS, "transport/schemes", "transport/steps")
 FITTED = (*STEPS, "transport/laws")
 FLOWS = (*FITTED, "files", "transport/flow", "transport/time_steps", "transport/solve")
-FILTERS = (*FLOWS, "transport/line", "assimilation", "baselines", "pictures", "filters")
+DRIVEN = (*FLOWS, "pictures", "filters/contract", "filters/checks", "filters/result", "filters/driver")
+FILTERS = (*DRIVEN, "transport/line", "assimilation", "baselines", "smoothing", "filters")
 CONTRACT = (
     *FILTERS,
     "experiments/failures",
@@ -45,6 +46,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "assimilation": FITTED,
     "baselines": LAWS,
     "pictures": LAWS,
+    "filters/contract": LAWS,
+    "filters/checks": LAWS,
+    "filters/result": (*FLOWS, "pictures", "filters/contract"),
+    "filters/driver": (*FLOWS, "filters/contract", "filters/checks", "filters/result"),
+    "smoothing": DRIVEN,
     "filters": FILTERS,
     "experiments": (),
     "experiments/failures": ("errors",),

@@ -86,6 +86,7 @@ class _Collected:
     infos: list[StepInfo] = field(default_factory=list)
     predict_infos: list[StepInfo] = field(default_factory=list)
     beliefs: list[Belief] = field(default_factory=list)
+    before: list[Belief] = field(default_factory=list)
 
     def add(self, stretch: Stretch, keep_beliefs: bool) -> None:
         self.means.append(stretch.means)
@@ -95,9 +96,9 @@ class _Collected:
         self.infos += stretch.updated
         if keep_beliefs:
             self.beliefs += stretch.beliefs
+            self.before += stretch.before
 
 
-@one_thread()
 def run_filter(
     filter: Filter,
     series: ObservationSeries,
@@ -124,6 +125,14 @@ def run_filter(
             was only assumed, or the filter cannot take this series.
         FilterError: a step failed.
     """
+    return run_and_predicted(filter, series, until, seed, progress, keep_beliefs)[0]
+
+
+@one_thread()
+def run_and_predicted(
+    filter: Filter, series: ObservationSeries, until: Any, seed: int, progress: bool, keep_beliefs: bool
+) -> tuple[FilterResult, tuple[Belief, ...]]:
+    """What ``run_filter`` gives, and the beliefs before the readings where these are kept and the filter tells them."""
     if not isinstance(series, ObservationSeries):
         raise InputError("series must be an ObservationSeries(times, values).")
     times = series.times.tolist()
@@ -140,7 +149,7 @@ def run_filter(
     if end is not None and end > tracker.belief.time:
         tracker.predict(end - tracker.belief.time)
         found.predict_infos.append(tracker.info)
-    return FilterResult(
+    result = FilterResult(
         times=series.times,
         means=torch.cat(found.means),
         covariances=torch.cat(found.covariances),
@@ -151,6 +160,7 @@ def run_filter(
         beliefs=tuple(found.beliefs),
         clock=series.clock,
     )
+    return result, tuple(found.before) if len(found.before) == len(times) else ()
 
 
 def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:

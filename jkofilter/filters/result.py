@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +107,7 @@ class FilterResult:
         failed, else that of the update; the note is that of both, and in the last row also of the predict on to
         ``until``.
         """
-        means = self.means.cpu().numpy()
-        deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
-        columns: dict[str, Any] = {"time": times_shown(self.times, self.clock)}
-        for i in range(means.shape[1]):
-            columns[f"mean{i}"] = means[:, i]
-            columns[f"sd{i}"] = deviations[:, i]
+        columns = moment_columns(self.times, self.means, self.covariances, self.clock)
         columns["log_evidence"] = self.log_evidence.numpy()
         steps = list(zip(self.predict_infos, self.infos, strict=False))
         columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
@@ -176,13 +172,7 @@ class FilterResult:
             InputError: the folder of ``path`` is not there or cannot be written to, or a belief holds a prior or map
                 that is not stored.
         """
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
-        document["clock"] = stored_clock(self.clock)
-        document["infos"] = [{"fields": vars(info)} for info in self.infos]
-        document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
-        document["final"] = encoded_belief(self.final)
-        document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
-        FORMAT.save(path, document)
+        FORMAT.save(path, encoded_result(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FilterResult:
@@ -191,19 +181,62 @@ class FilterResult:
         Raises:
             InputError: the file is missing, is not a saved result, or is damaged.
         """
-        return FORMAT.load(path, _decoded)
+        return FORMAT.load(path, decoded_result)
 
 
-def _decoded(document: Table) -> FilterResult:
-    """Raises DamagedError where something is missing or does not belong together."""
+def moment_columns(times: Tensor, means: Tensor, covariances: Tensor, clock: Clock | None) -> dict[str, Any]:
+    """Columns of a frame: time (m,), and mean and sd of every coordinate, from moments (m, d) and (m, d, d)."""
+    deviations = torch.diagonal(covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
+    columns: dict[str, Any] = {"time": times_shown(times, clock)}
+    for i in range(means.shape[1]):
+        columns[f"mean{i}"] = means[:, i].cpu().numpy()
+        columns[f"sd{i}"] = deviations[:, i]
+    return columns
+
+
+def encoded_result(result: FilterResult) -> dict[str, Any]:
+    """Plain tensors and numbers.
+
+    Raises:
+        InputError: a belief holds a prior or map that is not stored.
+    """
+    document = {f.name: getattr(result, f.name) for f in fields(result)}
+    document["clock"] = stored_clock(result.clock)
+    document["infos"] = encoded_infos(result.infos)
+    document["predict_infos"] = encoded_infos(result.predict_infos)
+    document["final"] = encoded_belief(result.final)
+    document["beliefs"] = [encoded_belief(belief) for belief in result.beliefs]
+    return document
+
+
+def encoded_infos(infos: Sequence[StepInfo]) -> list[dict[str, Any]]:
+    """Reports of steps as plain tables."""
+    return [{"fields": vars(info)} for info in infos]
+
+
+def decoded_infos(entries: list[Table]) -> tuple[StepInfo, ...]:
+    """The inverse of ``encoded_infos``.
+
+    Raises:
+        DamagedError: something is missing.
+    """
+    return tuple(entry.table("fields").built(StepInfo) for entry in entries)
+
+
+def decoded_result(document: Table) -> FilterResult:
+    """The inverse of ``encoded_result``.
+
+    Raises:
+        DamagedError: something is missing or does not belong together.
+    """
     found = Table(
         document
         | {
-            "infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("infos")),
-            "predict_infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("predict_infos")),
+            "infos": decoded_infos(document.tables("infos")),
+            "predict_infos": decoded_infos(document.tables("predict_infos")),
             "final": decoded_belief(document.table("final")),
             "beliefs": tuple(decoded_belief(entry) for entry in document.tables("beliefs")),
-            "clock": _clock(document.get("clock")),
+            "clock": decoded_clock(document.get("clock")),
         }
     ).built(FilterResult)
     shapes = [tuple(one.shape) for one in (found.times, found.means, found.covariances, found.log_evidence)]
@@ -213,8 +246,12 @@ def _decoded(document: Table) -> FilterResult:
     return found
 
 
-def _clock(stored: Any) -> Clock | None:
-    """Raises DamagedError where it is no clock; results from before there were dates have none."""
+def decoded_clock(stored: Any) -> Clock | None:
+    """A clock that was stored; results from before there were dates have none.
+
+    Raises:
+        DamagedError: it is no clock.
+    """
     if not isinstance(stored, dict | None):
         raise DamagedError(f"'clock' is a {type(stored).__name__} and no table")
     try:
