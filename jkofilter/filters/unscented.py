@@ -105,7 +105,7 @@ class UnscentedKalmanFilter(Runnable):
         span = f"between time {now.time:g} and {now.time + duration:g}"
         try:
             if self.substep is None:
-                mean, covariance, jitter, steps = self._adapted(now.mean, now.covariance, duration)
+                mean, covariance, jitter, steps, _ = self._adapted(now.mean, now.covariance, duration)
             else:
                 steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
                 mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
@@ -173,6 +173,26 @@ class UnscentedKalmanFilter(Runnable):
         note = observation.note_near(reading, observation.predict_near(reading, like + offsets).detach())
         return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {}, note=note)
 
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, as Gaussians (Sarkka 2013, section 14.3).
+
+        The gain back over a gap is that of the statistically linearised drift (``_adapted``).
+
+        Raises:
+            FilterError: a covariance breaks down.
+        """
+        return rauch_tung_striebel([checked_belief(law, GaussianBelief) for law in record.laws], self._linked)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` paths given all readings, drawn from the Gaussian laws of the smoother."""
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        checked = [checked_belief(law, GaussianBelief) for law in laws]
+        return PathDraws(backward_simulated(checked, self._linked, n, generator)[:, positions(laws, times)])
+
+    def _linked(self, now: GaussianBelief, duration: float) -> Link:
+        mean, covariance, _, _, cross = self._adapted(now.mean, now.covariance, duration)
+        return Link(mean, covariance, gain_of(cross, covariance))
+
     def _require_continuous(self, belief: GaussianBelief) -> None:
         """Raise FilterError if the potential is infinite or jumps within three deviations along an axis of the law."""
         reach = _REACH * safe_cholesky(belief.covariance)[0].mT
@@ -192,8 +212,11 @@ class UnscentedKalmanFilter(Runnable):
             f"{rate * self.substep:.2g}, above {_COARSE:g}; leave it None, and it is chosen"
         )
 
-    def _adapted(self, mean: Tensor, covariance: Tensor, duration: float) -> tuple[Tensor, Tensor, float, int]:
-        """The moments ``duration`` later by LSODA, the jitter of the factorisations, and the evaluations."""
+    def _adapted(self, mean: Tensor, covariance: Tensor, duration: float) -> tuple[Tensor, Tensor, float, int, Tensor]:
+        """The moments ``duration`` later by LSODA, the jitter of the factorisations, the evaluations, and Cov(X_0, X_t).
+
+        The last by d/dt Cov(X_0, X_t) = Cov(X_0, X_t) P^-1 Cov(X_t, f), f replaced by its best linear approximation.
+        """
         dim = mean.numel()
         # A matrix that is no covariance breaks down here, and not within the solver, which has its own words for it.
         _, worst = _offsets(covariance)
