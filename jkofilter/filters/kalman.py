@@ -124,7 +124,8 @@ class KalmanFilter(Runnable):
         """``n`` independent paths given all readings, exactly."""
         laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
         checked = [checked_belief(law, GaussianBelief) for law in laws]
-        return PathDraws(backward_simulated(checked, self._linked, n, generator)[:, positions(laws, times)])
+        last = checked[-1].sample(n, generator)
+        return PathDraws(backward_simulated(checked, self._linked, last, generator)[:, positions(laws, times)])
 
     def _linked(self, now: GaussianBelief, duration: float) -> Link:
         centre, flow, noise = self._transition(duration, now.mean)

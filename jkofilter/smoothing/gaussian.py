@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from jkofilter._typing import Matrix, State
+from jkofilter._typing import Matrix, Paths, Points, State
 from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.numerics.draws import standard_normal
@@ -50,31 +50,37 @@ def rauch_tung_striebel(laws: Sequence[GaussianBelief], linked: Linked) -> Smoot
         laws: the filtering laws at increasing times.
         linked: joint law of a filtering law's state and the one ``duration`` later.
     """
+    links = [linked(now, later.time - now.time) for now, later in pairwise(laws)]
+    return Smoothed(tuple(smoothed_by(laws, links)), (StepInfo(),) * len(laws))
+
+
+def smoothed_by(laws: Sequence[GaussianBelief], links: Sequence[Link]) -> list[GaussianBelief]:
+    """The filtering laws given all readings, from the links between one and the next."""
     log_evidence = laws[-1].log_evidence
     smoothed = [laws[-1]]
-    for now in reversed(laws[:-1]):
+    for now, link in zip(reversed(laws[:-1]), reversed(links), strict=True):
         later = smoothed[-1]
-        link = linked(now, later.time - now.time)
         mean = now.mean + link.gain @ (later.mean - link.mean)
         covariance = now.covariance + link.gain @ (later.covariance - link.covariance) @ link.gain.mT
         smoothed.append(GaussianBelief(now.time, mean, symmetrised(covariance), log_evidence))
-    return Smoothed(tuple(reversed(smoothed)), (StepInfo(),) * len(laws))
+    return smoothed[::-1]
 
 
-def backward_simulated(laws: Sequence[GaussianBelief], linked: Linked, n: int, generator: Generator) -> Tensor:
-    """``n`` paths at the times of the laws, last to first (Fruhwirth-Schnatter 1994), (n, k, d).
+def backward_simulated(
+    laws: Sequence[GaussianBelief], linked: Linked, last: Points, generator: Generator
+) -> Paths:
+    """Paths at the times of the laws, last to first (Fruhwirth-Schnatter 1994), (n, k, d).
 
     Args:
         laws: the filtering laws at increasing times, k of them.
         linked: joint law of a filtering law's state and the one ``duration`` later.
-        n: how many paths.
+        last: where the paths end, (n, d).
         generator: the source of randomness.
     """
-    like = laws[-1].mean.new_empty(n, laws[-1].dim)
-    states = [laws[-1].mean + standard_normal(like, generator) @ safe_cholesky(laws[-1].covariance)[0].mT]
+    states = [last]
     for later, now in pairwise(reversed(laws)):
         link = linked(now, later.time - now.time)
         mean = now.mean + (states[-1] - link.mean) @ link.gain.mT
         rest = symmetrised(now.covariance - link.gain @ link.covariance @ link.gain.mT)
-        states.append(mean + standard_normal(like, generator) @ safe_cholesky(rest)[0].mT)
+        states.append(mean + standard_normal(last, generator) @ safe_cholesky(rest)[0].mT)
     return torch.stack(states[::-1], 1)
