@@ -13,7 +13,16 @@ MAPS = (*LAWS, "transport/maps")
 STEPS = (*MAPS, "transport/schemes", "transport/steps")
 FITTED = (*STEPS, "transport/laws")
 FLOWS = (*FITTED, "files", "transport/flow", "transport/time_steps", "transport/solve")
-DRIVEN = (*FLOWS, "pictures", "filters/contract", "filters/checks", "filters/result", "filters/driver")
+DRIVEN = (
+    *FLOWS,
+    "pictures",
+    "filters/contract",
+    "filters/checks",
+    "filters/forecast",
+    "filters/predictive",
+    "filters/result",
+    "filters/driver",
+)
 FILTERS = (*DRIVEN, "transport/line", "assimilation", "baselines", "smoothing", "filters")
 CONTRACT = (
     *FILTERS,
@@ -48,7 +57,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pictures": LAWS,
     "filters/contract": LAWS,
     "filters/checks": LAWS,
-    "filters/result": (*FLOWS, "pictures", "filters/contract"),
+    "filters/forecast": (*LAWS, "pictures", "filters/contract"),
+    "filters/predictive": (*LAWS, "pictures", "filters/contract"),
+    "filters/result": (*FLOWS, "pictures", "filters/contract", "filters/forecast", "filters/predictive"),
     "filters/driver": (*FLOWS, "filters/contract", "filters/checks", "filters/result"),
     "smoothing": DRIVEN,
     "filters": FILTERS,
@@ -165,6 +176,8 @@ SHARED = {
     "filters": {
         "contract",
         "checks",
+        "forecast",
+        "predictive",
         "result",
         "driver",
         "base",

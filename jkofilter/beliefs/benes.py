@@ -12,10 +12,11 @@ from torch import Generator
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 
 
 @dataclass(frozen=True, eq=False)
-class BenesBelief:
+class BenesBelief(Summaries):
     """cosh(k x + c) N(x; m, P) / (exp(k^2 P / 2) cosh(k m + c)).
 
     Since exp(+-k x) N(x; m, P) = exp(+-k m + k^2 P / 2) N(x; m +- k P, P), this is a mixture of two Gaussians, with

@@ -159,6 +159,8 @@ def run_and_predicted(
         final=tracker.belief,
         beliefs=tuple(found.beliefs),
         clock=series.clock,
+        filter=filter,
+        series=series,
     )
     return result, tuple(found.before) if len(found.before) == len(times) else ()
 

@@ -16,9 +16,11 @@ from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Format, Table
-from jkofilter.filters.contract import failed, joined
+from jkofilter.filters.contract import Filter, failed, joined
+from jkofilter.filters.forecast import Forecast, forecast
+from jkofilter.filters.predictive import PredictiveChecks, predictive_checks
 from jkofilter.models.clock import Clock, restored_clock, stored_clock
-from jkofilter.models.series import ObservationSeries, times_shown
+from jkofilter.models.series import ObservationSeries, moment_columns, times_by, times_shown
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
@@ -54,6 +56,8 @@ class FilterResult:
         final: the belief at the end (at ``until`` when given).
         beliefs: all m beliefs when kept, else empty.
         clock: what makes dates of times, where the series had dates.
+        filter: that made it; None in a result that was loaded.
+        series: what it was made of; None in a result that was loaded.
 
     Where a predict failed and was reported, its reading is left out: the belief is that of an earlier time, and the
     next predict starts from there.
@@ -68,6 +72,8 @@ class FilterResult:
     final: Belief
     beliefs: tuple[Belief, ...] = ()
     clock: Clock | None = None
+    filter: Filter | None = None
+    series: ObservationSeries | None = None
 
     def __len__(self) -> int:
         """Number of readings m."""
@@ -144,6 +150,39 @@ class FilterResult:
             data["draws"] = (("time", "sample", "state"), draws.cpu().numpy())
         return xarray.Dataset(data, coords={"time": times_shown(self.times, self.clock)})
 
+    def forecast(self, times: Any, seed: int = 0) -> Forecast:
+        """The laws at times to come, without further readings.
+
+        Args:
+            times: increasing, after the last reading (after ``until``, where the run went on to that); numbers in the
+                SDE's unit, or dates where the series has dates.
+            seed: seeds all draws.
+
+        Raises:
+            InputError: the result was loaded from a file, or times are not of the future or not increasing.
+            FilterError: a step failed.
+        """
+        if self.filter is None:
+            raise InputError("a result that was loaded knows no filter to forecast with; run the series again.")
+        return forecast(self.filter, self.final, times_by(self.clock, times, "times"), seed, self.clock)
+
+    def predictive_checks(self, seed: int = 0) -> PredictiveChecks:
+        """How each reading lay within what was predicted for it: ranks, residuals, log densities.
+
+        Args:
+            seed: seeds the draws of filters that need some, and of readings that are whole numbers.
+
+        Raises:
+            InputError: the result was loaded from a file, or beliefs were not kept.
+            FilterError: a step failed.
+        """
+        if self.filter is None or self.series is None:
+            raise InputError("a result that was loaded knows no filter to predict with; run the series again.")
+        if not self.beliefs:
+            raise InputError("predictive_checks needs the beliefs; run with keep_beliefs=True.")
+        increments = self.log_evidence.diff(prepend=self.log_evidence.new_zeros(1))
+        return predictive_checks(self.filter, self.series, self.beliefs, increments, seed)
+
     def plot(
         self,
         path: Tensor | None = None,
@@ -184,23 +223,13 @@ class FilterResult:
         return FORMAT.load(path, decoded_result)
 
 
-def moment_columns(times: Tensor, means: Tensor, covariances: Tensor, clock: Clock | None) -> dict[str, Any]:
-    """Columns of a frame: time (m,), and mean and sd of every coordinate, from moments (m, d) and (m, d, d)."""
-    deviations = torch.diagonal(covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
-    columns: dict[str, Any] = {"time": times_shown(times, clock)}
-    for i in range(means.shape[1]):
-        columns[f"mean{i}"] = means[:, i].cpu().numpy()
-        columns[f"sd{i}"] = deviations[:, i]
-    return columns
-
-
 def encoded_result(result: FilterResult) -> dict[str, Any]:
     """Plain tensors and numbers.
 
     Raises:
         InputError: a belief holds a prior or map that is not stored.
     """
-    document = {f.name: getattr(result, f.name) for f in fields(result)}
+    document = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in ("filter", "series")}
     document["clock"] = stored_clock(result.clock)
     document["infos"] = encoded_infos(result.infos)
     document["predict_infos"] = encoded_infos(result.predict_infos)

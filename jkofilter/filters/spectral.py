@@ -293,9 +293,8 @@ class SpectralFilter(Runnable):
 
     def _belief(self, law: Law, time: float, log_evidence: float) -> NodalBelief:
         model = self.model
-        edges, masses = (
-            torch.from_numpy(values).to(model.device, model.dtype) for values in (law.elements.edges, law.masses)
-        )
+        # In double precision, whatever the model's: single would not tell narrow elements apart.
+        edges, masses = (torch.from_numpy(values).to(model.device) for values in (law.elements.edges, law.masses))
         return NodalBelief(time, edges, masses, log_evidence, self.bounds is not None, model.sde.domain)
 
     def _swept_beliefs(self, before: NodalBelief, times: Array, swept: Swept) -> list[NodalBelief]:

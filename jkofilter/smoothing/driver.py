@@ -68,7 +68,7 @@ def run_smoother(
         beliefs=found.laws[first:],
         infos=found.infos[first:],
         initial=found.laws[0],
-        filtered=_at_readings(passed, is_reading),
+        filtered=replace(_at_readings(passed, is_reading), series=series),
         backward_log_evidence=found.log_evidence,
         clock=series.clock,
         smoother=filter,
@@ -84,12 +84,7 @@ def times_within(at: Any, series: ObservationSeries, name: str) -> list[float]:
     """
     if at is None:
         return []
-    single = isinstance(at, str) or not hasattr(at, "__len__")
-    try:
-        moments = [at] if single else list(at)
-    except TypeError as error:
-        raise InputError(f"{name} must be times, got {at!r}.") from error
-    found = sorted({series.time_of(moment, name) for moment in moments})
+    found = sorted(set(series.times_of(at, name)))
     start, end = series.start, series.times[-1].item()
     outside = next((time for time in found if not start <= time <= end), None)
     if outside is not None:

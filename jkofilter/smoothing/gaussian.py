@@ -66,9 +66,7 @@ def smoothed_by(laws: Sequence[GaussianBelief], links: Sequence[Link]) -> list[G
     return smoothed[::-1]
 
 
-def backward_simulated(
-    laws: Sequence[GaussianBelief], linked: Linked, last: Points, generator: Generator
-) -> Paths:
+def backward_simulated(laws: Sequence[GaussianBelief], linked: Linked, last: Points, generator: Generator) -> Paths:
     """Paths at the times of the laws, last to first (Fruhwirth-Schnatter 1994), (n, k, d).
 
     Args:

@@ -22,10 +22,9 @@ from jkofilter.filters.result import (
     decoded_result,
     encoded_infos,
     encoded_result,
-    moment_columns,
 )
 from jkofilter.models.clock import Clock, stored_clock
-from jkofilter.models.series import ObservationSeries, times_shown
+from jkofilter.models.series import ObservationSeries, moment_columns, times_by, times_shown
 from jkofilter.numerics.draws import stream
 from jkofilter.numerics.threads import one_thread
 from jkofilter.pictures.over_time import Track, track_figure
@@ -113,9 +112,7 @@ class SmootherResult:
     def _times(self, times: Any) -> list[float]:
         if times is None:
             return self.times.tolist()
-        clock = ObservationSeries(self.times, self.means[:, :1], **self._origin)
-        single = isinstance(times, str) or not hasattr(times, "__len__")
-        found = [clock.time_of(time, "times") for time in ([times] if single else list(times))]
+        found = times_by(self.clock, times, "times")
         start, end = self.initial.time, self.times[-1].item()
         for before, time in zip([-float("inf"), *found], found, strict=False):
             if not (start <= time or same_time(start, time)) or not (time <= end or same_time(time, end)):
@@ -125,11 +122,6 @@ class SmootherResult:
             if not before < time:
                 raise InputError(f"times must be increasing, got {time:g} after {before:g}.")
         return found
-
-    @property
-    def _origin(self) -> dict[str, Any]:
-        start = {"start": self.initial.time}
-        return start if self.clock is None else {"unit": self.clock.unit, "origin": self.clock.origin, **start}
 
     def to_frame(self) -> pd.DataFrame:
         """One row a time: time, mean and sd of every coordinate, note. Times are dates where the series had dates."""
