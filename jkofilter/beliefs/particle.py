@@ -37,6 +37,8 @@ class ParticleBelief(Summaries):
             kernel estimate.
         kernel_variance: variance per coordinate of that transition.
         walls: of the state's domain, or None.
+        ancestors: place of the particle that each came from among those of the belief before the prediction, (n,);
+            None where that is not told.
     """
 
     time: float
@@ -46,6 +48,7 @@ class ParticleBelief(Summaries):
     kernel_means: Tensor | None = None
     kernel_variance: float = 0.0
     walls: Domain | None = None
+    ancestors: Tensor | None = None
 
     @property
     def dim(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from jkofilter._typing import Paths
@@ -30,6 +32,7 @@ from jkofilter.numerics.threads import one_thread
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
 from jkofilter.smoothing.contract import PathDraws, Record, Smoother, same_time
+from jkofilter.smoothing.residence import Residence, residence
 from jkofilter.transport.laws.storage import decoded_belief, encoded_belief
 
 if TYPE_CHECKING:
@@ -108,6 +111,22 @@ class SmootherResult:
         if not isinstance(n, int) or n < 1:
             raise InputError(f"n must be an integer of 1 or more, got {n!r}.")
         return self.smoother.paths(self.record, n, self._times(times), stream(seed, "paths", self.means.device))
+
+    def residence(self, regions: Mapping[str, Any], n: int = 1000, times: Any = None, seed: int = 0) -> Residence:
+        """In which of some regions, such as wells, the past was spent, and how often it went from one to another.
+
+        Args:
+            regions: by name, as for ``Belief.probability``; they must not overlap.
+            n: how many paths tell.
+            times: as for ``sample_paths``; jumps between two of them are not seen.
+            seed: seeds the draws.
+
+        Raises:
+            InputError: as ``sample_paths``, or a region cannot be read.
+        """
+        found = self._times(times)
+        paths = self.sample_paths(n, times, seed)
+        return residence(paths, torch.tensor(found, dtype=torch.float64), regions, self.clock)
 
     def _times(self, times: Any) -> list[float]:
         if times is None:
