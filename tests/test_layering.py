@@ -19,6 +19,7 @@ DRIVEN = (
     "filters/contract",
     "filters/checks",
     "filters/forecast",
+    "filters/passage",
     "filters/predictive",
     "filters/result",
     "filters/driver",
@@ -35,6 +36,7 @@ CONTRACT = (
 SWEEP = ("_version", *CONTRACT, "experiments/sweep")
 REPORT = (*SWEEP, "experiments/pictures", "experiments/report")
 KINDS = (*REPORT, "experiments/command", "experiments/runs", "experiments/film")
+FUTURE = ("filters/forecast", "filters/passage", "filters/predictive")
 ROOMS: dict[str, tuple[str, ...]] = {
     "_typing": (),
     "_version": (),
@@ -58,8 +60,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "filters/contract": LAWS,
     "filters/checks": LAWS,
     "filters/forecast": (*LAWS, "pictures", "filters/contract"),
+    "filters/passage": LAWS,
     "filters/predictive": (*LAWS, "pictures", "filters/contract"),
-    "filters/result": (*FLOWS, "pictures", "filters/contract", "filters/forecast", "filters/predictive"),
+    "filters/result": (*FLOWS, "pictures", "filters/contract", *FUTURE),
     "filters/driver": (*FLOWS, "filters/contract", "filters/checks", "filters/result"),
     "smoothing": DRIVEN,
     "filters": FILTERS,
@@ -177,6 +180,7 @@ SHARED = {
         "contract",
         "checks",
         "forecast",
+        "passage",
         "predictive",
         "result",
         "driver",

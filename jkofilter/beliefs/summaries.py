@@ -20,6 +20,7 @@ _DRAWS = 100_000
 @runtime_checkable
 class _Weighed(Protocol):
     def weighted_points(self) -> tuple[Points, Scalars]: ...
+    def probability(self, region: Any) -> float: ...
 
 
 class _Law(Protocol):
@@ -43,6 +44,14 @@ def points_of(belief: Belief) -> tuple[Points, Scalars]:
         return x, weights / weights.sum()
     x = belief.sample(_DRAWS)
     return x, x.new_full((len(x),), 1.0 / len(x))
+
+
+def probability_of(belief: Belief, region: Any) -> float:
+    """P(X in region) of any belief; see ``Summaries.probability``."""
+    if isinstance(belief, _Weighed):
+        return belief.probability(region)
+    x, weights = points_of(belief)
+    return float(weights @ as_region(region, belief.dim).contains(x).to(weights))
 
 
 class Summaries:

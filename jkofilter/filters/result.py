@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
+from jkofilter.beliefs.region import as_region
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Format, Table
 from jkofilter.filters.contract import Filter, failed, joined
 from jkofilter.filters.forecast import Forecast, forecast
+from jkofilter.filters.passage import first_passage
 from jkofilter.filters.predictive import PredictiveChecks, predictive_checks
 from jkofilter.models.clock import Clock, restored_clock, stored_clock
 from jkofilter.models.series import ObservationSeries, moment_columns, times_by, times_shown
@@ -165,6 +170,31 @@ class FilterResult:
         if self.filter is None:
             raise InputError("a result that was loaded knows no filter to forecast with; run the series again.")
         return forecast(self.filter, self.final, times_by(self.clock, times, "times"), seed, self.clock)
+
+    def passage(self, region: Any, by: Any, seed: int = 0) -> float | Array:
+        """Probability to be in a region at some time from the end of the record on.
+
+        Args:
+            region: as for ``Belief.probability``: (low, high), None where there is no end; in more dimensions such a
+                pair or None for each coordinate, or a function of points.
+            by: a time after the last reading, or several, increasing; numbers in the SDE's unit, or dates.
+            seed: seeds the paths that are drawn in more than one dimension.
+
+        Returns:
+            A number, or one for each time, (k,).
+
+        Raises:
+            InputError: the result was loaded from a file, the region cannot be read, or times are not of the future.
+        """
+        if self.filter is None:
+            raise InputError("a result that was loaded knows no model to ask; run the series again.")
+        times, now = times_by(self.clock, by, "by"), self.final.time
+        if not times or not all(before <= time < math.inf for before, time in pairwise([now, *times])):
+            raise InputError(f"by must hold finite times that increase from {now:g}, got {by!r}.")
+        generator = stream(seed, "forecast", self.means.device)
+        durations = [time - now for time in times]
+        found = first_passage(self.filter.model, self.final, as_region(region, self.final.dim), durations, generator)
+        return found if isinstance(by, Sequence | np.ndarray | Tensor) and not isinstance(by, str) else float(found[0])
 
     def predictive_checks(self, seed: int = 0) -> PredictiveChecks:
         """How each reading lay within what was predicted for it: ranks, residuals, log densities.
