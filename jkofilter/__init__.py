@@ -29,6 +29,9 @@ from jkofilter.experiments.scenario import Scenario
 from jkofilter.filters import *
 from jkofilter.filters.driver import Tracker, run_filter
 from jkofilter.filters.result import FilterResult
+from jkofilter.learning.evidence import log_evidence_and_gradient
+from jkofilter.learning.fit import fit
+from jkofilter.learning.fit_result import FitResult
 from jkofilter.models import *
 from jkofilter.numerics import metrics
 from jkofilter.smoothing.driver import run_smoother
@@ -57,6 +60,7 @@ __all__ = [
     "FilterError",
     "FilterResult",
     "FilterStudy",
+    "FitResult",
     "FlowCase",
     "FlowStudy",
     "GaussianBelief",
@@ -86,7 +90,9 @@ __all__ = [
     "__version__",
     "calibrate",
     "dual_jko",
+    "fit",
     "jko",
+    "log_evidence_and_gradient",
     "metrics",
     "particles",
     "proximal",

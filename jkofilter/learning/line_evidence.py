@@ -27,11 +27,12 @@ DEEPEST, DIGITS = 60.0, 18.0
 """Where they end at the latest, to hold the prior, and log of the largest p / sqrt(pi) of a law with digits left."""
 _PRIOR_WIDTHS, _PRIOR_TAILS, _MOST_BEYOND = 6.5, 8.0, 5000
 _LOOKED_AT, _REACH = 4001, 60.0
-_CELLS, _MOST_CELLS = 200, 1600
+_CELLS, _MOST_CELLS = 200, 800
 _RESOLVED = 0.1
 """Difference of the log evidence on so many cells and on twice as many, in nats, which is then extrapolated."""
 _OUTSIDE = 0.2
 _MOVED = 0.25
+_FAR = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class LineEvidence:
     def __init__(self, cells: int = _CELLS) -> None:
         self._least = cells
         self._cells: Cells | None = None
+        self._best = -math.inf
 
     def __call__(self, model: StateSpaceModel, series: ObservationSeries) -> Evidence:
         """The log evidence of a series, and a surrogate whose gradient by the model's parameters is that of it.
@@ -83,10 +85,12 @@ class LineEvidence:
             kept = Cells(*box, self._least if kept is None else kept.count)
         while True:
             coarse, fine = (_on_cells(model, series, replace(kept, count=k * kept.count)) for k in (1, 2))
-            if abs(fine.log_evidence - coarse.log_evidence) < _RESOLVED or 2 * kept.count > _MOST_CELLS:
+            rough = abs(fine.log_evidence - coarse.log_evidence) > _RESOLVED
+            # Of parameters far from any good ones, the first figure will do to turn back by.
+            if not rough or fine.log_evidence < self._best - _FAR or 2 * kept.count > _MOST_CELLS:
                 break
             kept = replace(kept, count=2 * kept.count)
-        self._cells = kept
+        self._cells, self._best = kept, max(self._best, fine.log_evidence)
         # Both errors are of second order in the width of a cell.
         return Evidence(
             (4.0 * fine.log_evidence - coarse.log_evidence) / 3.0, (4.0 * fine.surrogate - coarse.surrogate) / 3.0
@@ -107,7 +111,9 @@ def _on_cells(model: StateSpaceModel, series: ObservationSeries, cells: Cells) -
     try:
         found = solve_chain(as_array(rightward.detach()), as_array(leftward.detach()), prior, gaps, table)
     except (NumericalError, np.linalg.LinAlgError) as error:
-        raise FilterError(f"the evidence cannot be had on cells between {cells.low:g} and {cells.high:g}: {error}") from error
+        raise FilterError(
+            f"the evidence cannot be had on cells between {cells.low:g} and {cells.high:g}: {error}"
+        ) from error
     with torch.enable_grad():
         surrogate = _surrogate(found, rightward, leftward, start, logs, asked.numpy())
     return Evidence(found.log_evidence, surrogate)
@@ -144,7 +150,9 @@ def _start(model: StateSpaceModel, cells: Cells) -> Float[Tensor, " n"]:
     if domain is not None:
         mass = [torch.where(domain.contains(part), one, 0.0) for part, one in zip(parts, mass, strict=True)]
     ends = torch.zeros_like(mass[1])
-    ends = ends.index_put((torch.tensor([0]),), mass[0].sum()) + ends.index_put((torch.tensor([len(x) - 1]),), mass[2].sum())
+    ends = ends.index_put((torch.tensor([0]),), mass[0].sum()) + ends.index_put(
+        (torch.tensor([len(x) - 1]),), mass[2].sum()
+    )
     return mass[1] + ends
 
 

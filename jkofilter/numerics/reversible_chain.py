@@ -3,7 +3,8 @@
 With s = sqrt(pi) the generator L is S T S^-1 with T symmetric and tridiagonal, T = U diag(l) U'. The laws f_k and the
 backward functions w_k at the two ends of gap k give, for any change dL of the rates,
 
-    d log p = < S^-1 U M U' S, dL >,    M_ij = sum_k (S U)' w_k |_i  (S^-1 f_k)' U |_j  (e^{l_i t_k} - e^{l_j t_k}) / (l_i - l_j),
+    d log p = < S^-1 U M U' S, dL >,
+    M_ij = sum_k (U' S w_k)_i (U' S^-1 f_k)_j (e^{l_i t_k} - e^{l_j t_k}) / (l_i - l_j),
 
 of which dL meets three diagonals only (Daleckii & Krein's formula for the derivative of the matrix exponential).
 """
@@ -71,6 +72,8 @@ def solve_chain(rightward: Array, leftward: Array, start: Array, gaps: Array, lo
     back, weighed = _backward(basis, gaps, likelihood, norms)
     log_evidence = float(np.log(norms).sum() + tops.sum() + np.log(start.sum()))
     smoothed = np.maximum(laws * back, 0.0)
+    if not (smoothed.sum(1) > 0.0).all():
+        raise NumericalError("laws given all readings have lost their mass")
     by_right, by_left = _gradient(basis, gaps, laws[:-1], weighed)
     return ChainSolution(log_evidence, laws[1:], smoothed / smoothed.sum(1, keepdims=True), by_right, by_left)
 
@@ -113,7 +116,10 @@ def _backward(basis: _Basis, gaps: Array, likelihood: Array, norms: Array) -> tu
     lasting = basis.lasting(gaps)
     back, weighed = [np.ones(len(basis.root))], []
     for gap, given, norm in zip(gaps[::-1], likelihood[::-1], norms[::-1], strict=True):
-        w = given * back[-1] / norm
+        with np.errstate(over="ignore", invalid="ignore"):
+            w = given * back[-1] / norm
+        if not np.isfinite(w).all():
+            raise NumericalError("backward functions overflow: readings are all but impossible")
         weighed.append(w)
         if gap > 0.0:
             modes = np.exp(lasting.rates * gap) * (lasting.vectors.T @ (w * basis.root))
