@@ -28,7 +28,7 @@ DEEPEST, DIGITS = 60.0, 18.0
 _PRIOR_WIDTHS, _PRIOR_TAILS, _MOST_BEYOND = 6.5, 8.0, 5000
 _LOOKED_AT, _REACH = 4001, 60.0
 _CELLS, _MOST_CELLS = 200, 800
-_RESOLVED = 0.1
+_RESOLVED = 0.5
 """Difference of the log evidence on so many cells and on twice as many, in nats, which is then extrapolated."""
 _OUTSIDE = 0.2
 _MOVED = 0.25
