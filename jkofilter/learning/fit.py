@@ -32,6 +32,7 @@ _ARRIVED = 1e-3
 _FLAT = 1e-4
 """Curvature below which, in nats for a unit of an unconstrained coordinate, a direction is not told by the readings."""
 _SAME = 0.05
+_LEANS = 0.05
 
 
 @dataclass(eq=False)
@@ -191,20 +192,15 @@ def _descended(objective: Objective, free: Array) -> _End:
 
 
 def _result(objective: Objective, end: _End, notes: list[str]) -> FitResult:
-    free = end.free
-    covariance, flat = _covariance(end.information, objective.family.names)
-    leaf = torch.from_numpy(free)
-    chosen = objective.family
+    chosen, leaf = objective.family, torch.from_numpy(end.free)
     jacobian = torch.autograd.functional.jacobian(lambda u: chosen.flat(chosen.parameters(u)), leaf)
-    spread = jacobian @ torch.from_numpy(covariance) @ jacobian.mT
+    covariance, flat = _covariance(end.information, jacobian.numpy(), chosen.names)
     parameters = {name: value.detach() for name, value in chosen.parameters(leaf).items()}
-    log_prior = chosen.log_prior(parameters).item()
-    model = built(objective.build, parameters)
     return FitResult(
         parameters=parameters,
-        covariance=spread,
-        log_evidence=-end.value - log_prior,
-        model=model,
+        covariance=torch.from_numpy(covariance),
+        log_evidence=-end.value - chosen.log_prior(parameters).item(),
+        model=built(objective.build, parameters),
         history=tuple(objective.history),
         names=tuple(chosen.names),
         readings=sum(int((~torch.isnan(one.values)).any(1).sum()) for one in objective.series),
@@ -226,15 +222,24 @@ def observed_information(objective: Objective, free: Array) -> Array:
     return 0.5 * (found + found.T)
 
 
-def _covariance(information: Array, names: Sequence[str]) -> tuple[Array, list[str]]:
-    """Inverse of the information; what to note of directions that readings do not tell, whose variance is infinite."""
+def _covariance(information: Array, jacobian: Array, names: Sequence[str]) -> tuple[Array, list[str]]:
+    """Covariance of the parameters, and what to note of directions that readings do not tell; there it is infinite.
+
+    Args:
+        information: of the unconstrained coordinates, (k, k).
+        jacobian: of the parameters by these, (p, k).
+        names: of the parameters, p of them.
+    """
     values, vectors = np.linalg.eigh(information)
-    flat = values <= _FLAT
+    told = values > _FLAT
+    along = jacobian @ vectors
+    covariance = (along[:, told] / values[told]) @ along[:, told].T
     notes = []
-    for vector in vectors.T[flat]:
-        along = [name for name, share in zip(names, np.abs(vector), strict=True) if share > 0.3]
-        notes.append(f"the readings do not tell {' and '.join(along)} (together); fix one, or give a prior")
-    inverse = np.divide(1.0, values, out=np.full_like(values, np.inf), where=~flat)
-    with np.errstate(invalid="ignore"):
-        covariance = (vectors * inverse) @ vectors.T
-    return np.where(np.isnan(covariance), np.inf, covariance), notes
+    for direction in along[:, ~told].T:
+        share = np.abs(direction) / np.abs(direction).max()
+        lost = share > _LEANS
+        covariance[np.ix_(lost, lost)] = np.inf
+        concerned = " and ".join(name for name, one in zip(names, lost, strict=True) if one)
+        apart = " apart" if lost.sum() > 1 else ""
+        notes.append(f"the readings do not tell {concerned}{apart}; fix one, or give a prior")
+    return covariance, notes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,6 @@ def _conditioned(
     innovation = y - matrix @ mean
     white = torch.linalg.solve_triangular(factor, innovation.unsqueeze(-1), upper=False)[:, 0]
     gain = torch.cholesky_solve(matrix @ covariance, factor).mT
-    constant = len(y) * torch.log(torch.tensor(2 * torch.pi)).item()
+    constant = len(y) * math.log(2 * math.pi)
     increment = -0.5 * (white.square().sum() + constant) - factor.diagonal().log().sum()
     return mean + gain @ innovation, symmetrised(covariance - gain @ matrix @ covariance), increment

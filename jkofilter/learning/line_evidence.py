@@ -90,7 +90,15 @@ class LineEvidence:
             if not rough or fine.log_evidence < self._best - _FAR or 2 * kept.count > _MOST_CELLS:
                 break
             kept = replace(kept, count=2 * kept.count)
-        self._cells, self._best = kept, max(self._best, fine.log_evidence)
+        if rough and fine.log_evidence >= self._best - _FAR:
+            raise FilterError(
+                f"the evidence is not resolved by {2 * kept.count} cells of width {kept.width / 2:.2g}, as where "
+                "readings are sharper; give the noise a lower bound or a prior."
+            )
+        self._cells = kept
+        if rough:
+            return fine
+        self._best = max(self._best, fine.log_evidence)
         # Both errors are of second order in the width of a cell.
         return Evidence(
             (4.0 * fine.log_evidence - coarse.log_evidence) / 3.0, (4.0 * fine.surrogate - coarse.surrogate) / 3.0
@@ -99,23 +107,24 @@ class LineEvidence:
 
 def _on_cells(model: StateSpaceModel, series: ObservationSeries, cells: Cells) -> Evidence:
     x = cells.centres(_like(model))
+    values, gaps = series.values.to(x.device), np.diff(series.times.numpy(), prepend=series.start)
+    at_once = gaps[0] == 0.0 and not torch.isnan(values[0]).all()
+    later = values[1:] if at_once else values
+    asked = ~torch.isnan(later).all(-1)
     with torch.enable_grad():
         rightward, leftward = chain_rates(model, cells)
-        start = _start(model, cells)
-        asked = ~torch.isnan(series.values).all(-1)
-        logs = log_likelihood_graph(model.observation, series.values[asked].to(x.device), x)
-    table = np.zeros((len(series), cells.count))
-    table[asked.numpy()] = as_array(logs.detach())
-    prior = as_array(start.detach())
-    gaps = np.diff(series.times.numpy(), prepend=series.start)
+        start = _start(model, cells, values[0] if at_once else None)
+        logs = log_likelihood_graph(model.observation, later[asked], x)
+    table = np.zeros((len(later), cells.count))
+    table[asked.cpu().numpy()] = as_array(logs.detach())
+    rates = as_array(rightward.detach()), as_array(leftward.detach())
     try:
-        found = solve_chain(as_array(rightward.detach()), as_array(leftward.detach()), prior, gaps, table)
+        found = solve_chain(*rates, as_array(start.detach()), gaps[1:] if at_once else gaps, table)
     except (NumericalError, np.linalg.LinAlgError) as error:
-        raise FilterError(
-            f"the evidence cannot be had on cells between {cells.low:g} and {cells.high:g}: {error}"
-        ) from error
+        where = f"on cells between {cells.low:g} and {cells.high:g}"
+        raise FilterError(f"the evidence cannot be had {where}: {error}") from error
     with torch.enable_grad():
-        surrogate = _surrogate(found, rightward, leftward, start, logs, asked.numpy())
+        surrogate = _surrogate(found, rightward, leftward, start, logs, asked.cpu().numpy())
     return Evidence(found.log_evidence, surrogate)
 
 
@@ -133,8 +142,8 @@ def _surrogate(
     return (by_right * rightward).sum() + (by_left * leftward).sum() + from_start.sum() + (at_readings * seen).sum()
 
 
-def _start(model: StateSpaceModel, cells: Cells) -> Float[Tensor, " n"]:
-    """Masses of the prior in the cells; what lies beyond their ends is in the end cells.
+def _start(model: StateSpaceModel, cells: Cells, reading: Tensor | None) -> Float[Tensor, " n"]:
+    """Masses of the prior in the cells, given a reading (p,) at once; what lies beyond their ends is in the end cells.
 
     There the drift is so strong that mass comes back at once, and the eigenbasis has no digits for it.
     """
@@ -144,16 +153,15 @@ def _start(model: StateSpaceModel, cells: Cells) -> Float[Tensor, " n"]:
     left = min(max(math.ceil((cells.low - low) / cells.width), 0), _MOST_BEYOND)
     right = min(max(math.ceil((high - cells.high) / cells.width), 0), _MOST_BEYOND)
     steps = torch.arange(1, 1 + max(left, right), dtype=x.dtype, device=x.device).unsqueeze(-1) * cells.width
-    parts = [x[:1] - steps[:left], x, x[-1:] + steps[:right]]
+    wide = torch.cat([(x[:1] - steps[:left]).flip(0), x, x[-1:] + steps[:right]])
+    log_mass = _log_prior(model, wide) + math.log(cells.width)
     domain = model.sde.domain
-    mass = [torch.exp(_log_prior(model, part)) * cells.width for part in parts]
     if domain is not None:
-        mass = [torch.where(domain.contains(part), one, 0.0) for part, one in zip(parts, mass, strict=True)]
-    ends = torch.zeros_like(mass[1])
-    ends = ends.index_put((torch.tensor([0]),), mass[0].sum()) + ends.index_put(
-        (torch.tensor([len(x) - 1]),), mass[2].sum()
-    )
-    return mass[1] + ends
+        log_mass = torch.where(domain.contains(wide), log_mass, -math.inf)
+    if reading is not None:
+        log_mass = log_mass + log_likelihood_graph(model.observation, reading.unsqueeze(0), wide)[0]
+    below, inside, above = log_mass.exp().split([left, len(x), right])
+    return torch.cat([inside[:1] + below.sum(), inside[1:-1], inside[-1:] + above.sum()])
 
 
 def chain_rates(model: StateSpaceModel, cells: Cells) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
@@ -232,8 +240,8 @@ def _box(model: StateSpaceModel) -> tuple[float, float]:
 def _log_prior(model: StateSpaceModel, x: Points) -> Tensor:
     """Log density of the prior at points (n, 1), (n,), differentiable; minus infinity outside its support."""
     support = prior_support(model.prior)
-    if support is None:
-        return model.prior.log_prob(x)
+    if support is None or not len(x):
+        return model.prior.log_prob(x) if len(x) else x.new_zeros(0)
     inside = support.check(x).reshape(len(x), -1).all(-1)
     value = x.new_full((len(x),), -math.inf)
     return value.index_put((inside,), model.prior.log_prob(x[inside]).to(x)) if inside.any() else value
