@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
-from jkofilter.errors import FilterError, InputError
+from jkofilter.errors import FilterError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
     checked_belief,
@@ -30,7 +30,7 @@ from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
-from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions, same_time
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions, require_known
 from jkofilter.smoothing.gaussian import gain_of
 
 
@@ -145,10 +145,7 @@ class EnsembleKalmanFilter(Runnable):
         Raises:
             InputError: a time that the record has not.
         """
-        known = record.times
-        other = next((t for t in times if not any(same_time(t, one) for one in known)), None)
-        if other is not None:
-            raise InputError(f"times holds {other:g}, where no member was; smooth(series, at=times) takes them there.")
+        require_known(times, record.times)
         laws = self.smoothed(record, generator).laws
         chosen = torch.randint(self.members, (n,), generator=generator, device=generator.device)
         paths = [laws[i].particles[chosen] for i in positions(laws, times)]  # type: ignore[attr-defined]

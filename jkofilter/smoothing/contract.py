@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Paths
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
+from jkofilter.errors import InputError
 from jkofilter.filters.contract import Filter
 
 
@@ -63,6 +64,13 @@ def same_time(one: float, other: float) -> bool:
 def positions(laws: Sequence[Belief], times: Sequence[float]) -> list[int]:
     """Where among laws those of some times stand."""
     return [min(range(len(laws)), key=lambda i: abs(laws[i].time - time)) for time in times]
+
+
+def require_known(times: Sequence[float], known: Sequence[float]) -> None:
+    """Raise InputError unless times are among those of a record, as particles need that were nowhere else."""
+    other = next((t for t in times if not any(same_time(t, one) for one in known)), None)
+    if other is not None:
+        raise InputError(f"times holds {other:g}, where no particle was; smooth(series, at=times) takes them there.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from jkofilter.numerics.resampling import resample
 
 _PAIRS = 1 << 21
 """Pairs of a path and a particle that are weighed together."""
+_FEW = 30
 
 
 def backward_simulated(
@@ -69,3 +70,13 @@ def _came_by(x: Points, later: ParticleBelief, generator: Generator) -> Tensor:
         levels = uniform(cumulative[:, :1], generator) * cumulative[:, -1:]
         chosen.append(torch.searchsorted(cumulative, levels, right=True)[:, 0].clamp(max=len(means) - 1))
     return torch.cat(chosen)
+
+
+def few_ancestors(distinct: int) -> str:
+    """What to note of paths that share so many different particles; empty where they are enough."""
+    if distinct >= _FEW:
+        return ""
+    return (
+        f"paths share {distinct} different particles: their law is rough here; use more particles, or a filter that "
+        "carries a density"
+    )
