@@ -1,0 +1,67 @@
+"""Any diffusion of the line as a dense chain in detailed balance: smoothed laws and paths by plain matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+
+import jkofilter as jf
+
+Array = np.ndarray
+
+
+class DenseChain:
+    """Cells of a box with rates exp(-(E_j - E_i) / 2) / (beta width^2), seen through the model's own likelihoods."""
+
+    def __init__(self, model: jf.StateSpaceModel, energy: Callable[[Array], Array], box: tuple[float, float], n: int):
+        edges = np.linspace(*box, n + 1)
+        self.model, self.x, self.width = model, 0.5 * (edges[1:] + edges[:-1]), edges[1] - edges[0]
+        beta = float(model.sde.beta)
+        energies = beta * energy(self.x)
+        self.pi = np.exp(-(energies - energies.min()))
+        rate = 1.0 / (beta * self.width**2)
+        right, left = rate * np.exp(-0.5 * np.diff(energies)), rate * np.exp(0.5 * np.diff(energies))
+        self.rates, self.modes = eigh_tridiagonal(-np.append(right, 0.0) - np.append(0.0, left), np.full(n - 1, rate))
+        prior = np.exp(model.prior.log_prob(torch.from_numpy(self.x)[:, None]).numpy())
+        self.prior = prior / prior.sum()
+
+    def moves(self, duration: float) -> Array:
+        """P(cell j later | cell i now), (n, n)."""
+        root = np.sqrt(self.pi)
+        symmetric = (self.modes * np.exp(self.rates * duration)) @ self.modes.T
+        return np.maximum(symmetric * root[None, :] / root[:, None], 0.0)
+
+    def likelihood(self, y: torch.Tensor) -> Array:
+        return np.exp(self.model.observation.log_likelihood(y, torch.from_numpy(self.x)[:, None]).numpy())
+
+    def passes(self, series: jf.ObservationSeries, at: list[float]) -> tuple[list[float], list[Array], list[Array]]:
+        """Times, the start among them, with the filter's laws there and the backward functions, each to a factor."""
+        readings = dict(zip(series.times.tolist(), series.values, strict=True))
+        times = sorted({0.0, *at, *readings})
+        given = [self.likelihood(readings[t]) if t in readings else 1.0 for t in times]
+        forward = [self.prior * given[0]]
+        for k in range(1, len(times)):
+            law = (forward[-1] @ self.moves(times[k] - times[k - 1])) * given[k]
+            forward.append(law / law.sum())
+        backward = [np.ones_like(self.x)]
+        for k in range(len(times) - 1, 0, -1):
+            h = self.moves(times[k] - times[k - 1]) @ (backward[-1] * given[k])
+            backward.append(h / h.max())
+        return times, forward, backward[::-1]
+
+    def smoothed(self, series: jf.ObservationSeries, at: list[float]) -> dict[float, Array]:
+        """Masses of the cells given all readings, by time."""
+        times, forward, backward = self.passes(series, at)
+        joint = [f * h for f, h in zip(forward, backward, strict=True)]
+        return {t: p / p.sum() for t, p in zip(times, joint, strict=True)}
+
+    def divergences(self, belief: jf.Belief, masses: Array) -> tuple[float, float]:
+        """KL of the cells' masses from the belief's, and the other way round."""
+        log_q = belief.log_prob(torch.from_numpy(self.x)[:, None]).numpy() + np.log(self.width)
+        held = masses > 1e-30
+        log_p = np.log(masses[held])
+        both = log_p - log_q[held]
+        return float(masses[held] @ both), float(-np.exp(log_q[held]) @ both)
