@@ -38,7 +38,8 @@ from jkofilter.numerics.grid_following import Reach
 from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.reversible_line import ReversibleLine
 from jkofilter.numerics.spectral_steps import ROUNDING, SpectralSteps
-from jkofilter.smoothing.contract import PathDraws, Record, Smoothed
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
+from jkofilter.smoothing.line_paths import LinePaths
 from jkofilter.smoothing.nodal import NodalSmoother
 
 _PRIOR_CELLS = 400
@@ -108,20 +109,7 @@ class SpectralFilter(Runnable):
             InputError: the prior's log density is NaN, or zero throughout the bounds or all around its mean.
         """
 
-        def log_density(x: Array) -> Array:
-            return log_prior(self.model, self._line.inside(x)[:, None])
-
-        if self.bounds is not None:
-            low, high = self.bounds
-            cure = "bounds hold no mass of the prior; choose bounds around it."
-        else:
-            grid, _ = prior_on_grid(self.model, (_PRIOR_CELLS,), _PRIOR_REACH)
-            low, high = grid.axes[0].low, grid.axes[0].high
-            cure = "prior has zero density all around its mean; give one that can be evaluated."
-        law, total = fitted(log_density, low, high, self._walls, self.nodes)
-        if not math.isfinite(total):
-            raise InputError(cure)
-        return self._belief(law, 0.0, 0.0)
+        return self._belief(self._prior, 0.0, 0.0)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[NodalBelief, StepInfo]:
         """The law ``duration`` later.
@@ -223,7 +211,16 @@ class SpectralFilter(Runnable):
         return self._smoother.smoothed(record, laws, generator)
 
     def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
-        raise NotImplementedError
+        """``n`` independent paths given all readings, by exact transition densities.
+
+        Raises:
+            InputError: another filter's beliefs.
+            FilterError: no eigenbasis holds the transition density of a gap.
+        """
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        states = LinePaths(self._steps).drawn([checked_belief(law, NodalBelief) for law in laws], n, generator)
+        chosen = torch.from_numpy(states[:, positions(laws, times)]).to(self.model.prior.mean)
+        return PathDraws(chosen.unsqueeze(-1))
 
     def _log_likelihood(self, reading: Tensor, time: float) -> Callable[[Array], Array]:
         def log_likelihood(x: Array) -> Array:
@@ -294,6 +291,23 @@ class SpectralFilter(Runnable):
             f"the reading lies beyond what the belief resolves: the posterior sits {depth:.3g} nats below the peak of "
             "the predicted law, so that its shape and the evidence are rough"
         )
+
+    @cached_property
+    def _prior(self) -> Law:
+        def log_density(x: Array) -> Array:
+            return log_prior(self.model, self._line.inside(x)[:, None])
+
+        if self.bounds is not None:
+            low, high = self.bounds
+            cure = "bounds hold no mass of the prior; choose bounds around it."
+        else:
+            grid, _ = prior_on_grid(self.model, (_PRIOR_CELLS,), _PRIOR_REACH)
+            low, high = grid.axes[0].low, grid.axes[0].high
+            cure = "prior has zero density all around its mean; give one that can be evaluated."
+        law, total = fitted(log_density, low, high, self._walls, self.nodes)
+        if not math.isfinite(total):
+            raise InputError(cure)
+        return law
 
     @cached_property
     def _line(self) -> ReversibleLine:

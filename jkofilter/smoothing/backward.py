@@ -37,11 +37,13 @@ class BackwardFunction:
         log_r: log density of r, at any points (n,).
         log_pi: of pi, likewise.
         known: increasing points at which r is known, the outermost of which end the quotient, (k,).
+        level: what is added, for r that is normalised: the log evidence of the readings in it.
     """
 
     log_r: OnLine
     log_pi: OnLine
     known: Array
+    level: float = 0.0
 
     def __call__(self, x: Array) -> Array:
         """log h at points, (n,)."""
@@ -52,17 +54,11 @@ class BackwardFunction:
         inside, (first, second, third, last) = value[: x.size], value[x.size :]
         rise = max((second - first) / (ends[1] - ends[0]), 0.0) if ends[1] > ends[0] else 0.0
         fall = min((last - third) / (ends[3] - ends[2]), 0.0) if ends[3] > ends[2] else 0.0
-        return inside - rise * np.maximum(low - x, 0.0) + fall * np.maximum(x - high, 0.0)
+        return self.level + inside - rise * np.maximum(low - x, 0.0) + fall * np.maximum(x - high, 0.0)
 
-    def missed(self, x: Array, masses: Array) -> str:
-        """What to note of a law (n,) at points where h was continued; empty where hardly any of it is."""
-        share = float(masses[(x < self.known[0]) | (x > self.known[-1])].sum() / masses.sum())
-        if share <= _MISSED:
-            return ""
-        return (
-            f"a share of {share:.2g} of the law lies where the backward function is not known but continued, since "
-            "the stationary density is too deep there"
-        )
+    def missed(self, x: Array, masses: Array) -> bool:
+        """Whether more than a trifle of a law, masses at points (n,) each, lies where h was continued."""
+        return bool(masses[(x < self.known[0]) | (x > self.known[-1])].sum() > _MISSED * masses.sum())
 
 
 def last_reading(readings: Sequence[Tensor | None]) -> int | None:

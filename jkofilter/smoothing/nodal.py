@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 from jkofilter._typing import Array
@@ -21,6 +22,7 @@ from jkofilter.beliefs.nodal import NodalBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.contract import Filter, Stretch, Sweeping
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.backward_cells import BackwardCells, cells_over
 from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.reversible_line import ReversibleLine
@@ -30,6 +32,12 @@ from jkofilter.smoothing.contract import Record, Smoothed
 
 _OFTEN = 8
 _FELT = 1e-10
+_PIECES = 40
+
+
+def _nothing(x: Array) -> Array:
+    """log h where no reading is to come."""
+    return np.zeros_like(x)
 
 
 class NodalFilter(Filter, Sweeping, Protocol):
@@ -86,14 +94,21 @@ class NodalSmoother:
             return Smoothed(tuple(laws), (StepInfo(),) * len(laws))
         start, log_pi, whole = self._start(laws[last], record.readings[last])
         back = self._back(start, whole, record, last, generator)
-        found, infos, backward = [], [], forward
-        for law, r in zip(laws, back, strict=False):
-            one, backward_here, note = self._joined(law, r, log_pi)
-            backward = backward_here if not found else backward
-            found.append(replace(one, log_evidence=forward))
-            infos.append(told(backward_here, forward, note))
-        rest = laws[len(found) :]
-        return Smoothed((*found, *rest), (*infos, *(StepInfo() for _ in rest)), backward)
+        found: list[tuple[NodalBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws[last + 1 :])]
+        backward, after = forward, _nothing
+        for k in range(last, -1, -1):
+            one, backward, note, h = self._joined(laws[k], back[k], log_pi, after, record.times[k : k + 2])
+            found.append((replace(one, log_evidence=forward), told(backward, forward, note)))
+            after = self._weighed_by(h, record.readings[k], record.times[k])
+        smoothed, infos = zip(*reversed(found), strict=True)
+        return Smoothed(smoothed, infos, backward)
+
+    def _weighed_by(self, h: OnLine, y: Tensor | None, time: float) -> OnLine:
+        """log h before a reading, from that after it."""
+        if y is None:
+            return h
+        given = self.log_likelihood(y, time)
+        return lambda x: h(x) + given(x)
 
     # --- the pass back ------------------------------------------------------------------------------------------------
 
@@ -181,27 +196,54 @@ class NodalSmoother:
 
     # --- both passes together -----------------------------------------------------------------------------------------
 
-    def _joined(self, law: NodalBelief, r: NodalBelief | None, log_pi: LogSpeed) -> tuple[NodalBelief, float, str]:
-        """A law given all readings, the log evidence of the record, and what to note."""
+    def _joined(
+        self, law: NodalBelief, r: NodalBelief | None, log_pi: LogSpeed, after: OnLine, times: Sequence[float]
+    ) -> tuple[NodalBelief, float, str, OnLine]:
+        """A law given all readings, the log evidence of the record, what to note, and log h but for a constant.
+
+        Args:
+            law: the filter's.
+            r: before the reading of this time; None for pi.
+            log_pi: of pi.
+            after: log h at the end of the gap that begins here, before the reading there.
+            times: when that gap begins, and ends where there is one.
+        """
         if r is None:
-            return law, law.log_evidence, ""
+            return law, law.log_evidence, "", _nothing
+        h = BackwardFunction(r.law.log_density, log_pi, r.elements.nodes[r.weights > 0.0], r.log_evidence)
         basis, mu, back = self._common(law, r)
-        evidence = law.log_evidence + r.log_evidence
         if basis is not None:
             masses = mu * back / basis.masses
             total = float(masses.sum())
             if total > 0.0 and basis.elements.roughness(masses / basis.elements.weights) <= self.steps.resolved:
                 edges = r.edges if basis.elements.size == r.masses.numel() else law.edges
                 values = torch.from_numpy(masses / total).to(law.masses)
-                return replace(law, edges=edges, masses=values), evidence + float(np.log(total)), ""
-        known = r.elements.nodes[r.weights > 0.0]
-        h = BackwardFunction(r.law.log_density, log_pi, known)
-        low, high = law.elements.edges[[0, -1]]
-        found, log_total = fitted(lambda x: law.law.log_density(x) + h(x), low, high, self.steps.walls, self.most)
+                evidence = law.log_evidence + r.log_evidence + float(np.log(total))
+                return replace(law, edges=edges, masses=values), evidence, "", h
+        found, log_total = self._weighed(law, h)
+        if h.missed(found.elements.nodes, found.masses):
+            edges = cells_over(r.elements.edges, law.elements.edges, _PIECES)
+            cells = BackwardCells(self.steps.line, edges)
+            value = cells.earlier(after(cells.centres), times[1] - times[0])
+            h = CubicSpline(cells.centres, value, bc_type="natural")
+            found, log_total = self._weighed(law, h)
         if not np.isfinite(log_total):
             raise FilterError(f"at time {law.time:g} the law and what later readings say of it have nothing in common.")
-        one = replace(self._belief(law, found, 0.0), time=law.time)
-        return one, evidence + log_total, h.missed(found.elements.nodes, found.masses)
+        return replace(self._belief(law, found, 0.0), time=law.time), law.log_evidence + log_total, "", h
+
+    def _weighed(self, law: NodalBelief, h: OnLine) -> tuple[Law, float]:
+        """The law times h, normalised, and the log of what it summed to; on its own elements where they resolve it."""
+        elements = law.elements
+        value = h(elements.nodes)
+        top = float(value[law.weights > 0.0].max())
+        masses = law.weights * np.exp(value - top)
+        density = masses / elements.weights
+        covered = density[[0, -1]].max() <= _FELT * density.max() and (law.weights > 0.0).all()
+        if covered and elements.roughness(density) <= self.steps.resolved:
+            total = float(masses.sum())
+            return Law(elements, masses / total), top + float(np.log(total))
+        low, high = elements.edges[[0, -1]]
+        return fitted(lambda x: law.law.log_density(x) + h(x), low, high, self.steps.walls, self.most)
 
     def _common(self, law: NodalBelief, r: NodalBelief) -> tuple[Eigenbasis | None, Array, Array]:
         """The finer of two bases of one box, with both on it; no basis where there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import expm
 
 import jkofilter as jf
 
@@ -20,19 +20,21 @@ class DenseChain:
         edges = np.linspace(*box, n + 1)
         self.model, self.x, self.width = model, 0.5 * (edges[1:] + edges[:-1]), edges[1] - edges[0]
         beta = float(model.sde.beta)
-        energies = beta * energy(self.x)
-        self.pi = np.exp(-(energies - energies.min()))
+        rise = np.diff(beta * energy(self.x))
         rate = 1.0 / (beta * self.width**2)
-        right, left = rate * np.exp(-0.5 * np.diff(energies)), rate * np.exp(0.5 * np.diff(energies))
-        self.rates, self.modes = eigh_tridiagonal(-np.append(right, 0.0) - np.append(0.0, left), np.full(n - 1, rate))
+        right, left = rate * np.exp(-0.5 * rise), rate * np.exp(0.5 * rise)
+        outflow = np.append(right, 0.0) + np.append(0.0, left)
+        self.generator = np.diag(right, 1) + np.diag(left, -1) - np.diag(outflow)
+        self.known: dict[float, Array] = {}
         prior = np.exp(model.prior.log_prob(torch.from_numpy(self.x)[:, None]).numpy())
         self.prior = prior / prior.sum()
 
     def moves(self, duration: float) -> Array:
         """P(cell j later | cell i now), (n, n)."""
-        root = np.sqrt(self.pi)
-        symmetric = (self.modes * np.exp(self.rates * duration)) @ self.modes.T
-        return np.maximum(symmetric * root[None, :] / root[:, None], 0.0)
+        key = round(duration, 9)
+        if key not in self.known:
+            self.known[key] = np.maximum(expm(self.generator * duration), 0.0)
+        return self.known[key]
 
     def likelihood(self, y: torch.Tensor) -> Array:
         return np.exp(self.model.observation.log_likelihood(y, torch.from_numpy(self.x)[:, None]).numpy())
@@ -65,3 +67,33 @@ class DenseChain:
         log_p = np.log(masses[held])
         both = log_p - log_q[held]
         return float(masses[held] @ both), float(-np.exp(log_q[held]) @ both)
+
+    def changes(self, series: jf.ObservationSeries, at: list[float], most: int) -> Array:
+        """Probability of each number of changes of sign between the times, readings included, up to ``most``."""
+        readings = dict(zip(series.times.tolist(), series.values, strict=True))
+        times = sorted({0.0, *at, *readings})
+        counts = np.zeros((most + 1, self.x.size))
+        counts[0] = self.prior
+        sides = (self.x < 0.0, self.x >= 0.0)
+        for before, now in zip(times[:-1], times[1:], strict=True):
+            P = self.moves(now - before)
+            after = np.zeros_like(counts)
+            for here in (0, 1):
+                moved = (counts * sides[here]) @ P
+                after += moved * sides[here]
+                after[1:] += (moved * sides[1 - here])[:-1]
+            counts = after * self.likelihood(readings[now]) if now in readings else after
+            counts /= counts.sum()
+        return counts.sum(-1)
+
+    def product_moment(self, series: jf.ObservationSeries, one: float, other: float) -> float:
+        """E[X_one X_other | all readings]."""
+        readings = dict(zip(series.times.tolist(), series.values, strict=True))
+        times, forward, backward = self.passes(series, [one, other])
+        first, last = times.index(one), times.index(other)
+        law, weighed = forward[first] / forward[first].sum(), forward[first] / forward[first].sum() * self.x
+        for k in range(first, last):
+            P = self.moves(times[k + 1] - times[k])
+            given = self.likelihood(readings[times[k + 1]]) if times[k + 1] in readings else 1.0
+            law, weighed = (law @ P) * given, (weighed @ P) * given
+        return float((weighed * self.x) @ backward[last] / (law @ backward[last]))

@@ -1,0 +1,94 @@
+"""The backward equation of a diffusion of the line on unequal cells: for laws that no eigenbasis holds.
+
+Such laws are far wider than the speed density, and only the way down from there is wanted. Rates between neighbouring
+cells are Chang and Cooper's, and the steps are those of TR-BDF2 (``chang_cooper``), of the transposed generator, whose
+solutions keep constants and need no quotient of densities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import solve_banded
+
+from jkofilter._typing import Array
+from jkofilter.numerics.chang_cooper import GAMMA, bernoulli
+from jkofilter.numerics.reversible_line import ReversibleLine
+
+_STEPS, _GROWTH = 200, 1.15
+_DOUBLINGS = 10
+_NEWER, _OLDER = 1.0 / (GAMMA * (2.0 - GAMMA)), (1.0 - GAMMA) ** 2 / (GAMMA * (2.0 - GAMMA))
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardCells:
+    """Cells of an interval with closed ends.
+
+    Attributes:
+        line: the diffusion.
+        edges: of the cells, increasing, (n + 1,).
+    """
+
+    line: ReversibleLine
+    edges: Array
+
+    @cached_property
+    def centres(self) -> Array:
+        """(n,)."""
+        return np.asarray(0.5 * (self.edges[1:] + self.edges[:-1]))
+
+    @cached_property
+    def _rates(self) -> tuple[Array, Array]:
+        """To the right and to the left between neighbours, (n - 1,) each."""
+        rise = -np.diff(self.line.log_speed(self.line.inside(self.centres)))
+        downhill = bernoulli(np.abs(rise))
+        uphill = downhill + np.abs(rise)
+        speed = self.line.diffusivity(self.line.inside(self.edges[1:-1])) / np.diff(self.centres)
+        widths = np.diff(self.edges)
+        right, left = np.where(rise > 0, downhill, uphill), np.where(rise > 0, uphill, downhill)
+        return speed * right / widths[:-1], speed * left / widths[1:]
+
+    def _step(self, h: Array, duration: float) -> Array:
+        """TR-BDF2 for h' = G'h, h of shape (n,) or (n, k)."""
+        right, left = (rate[:, None] if h.ndim == 2 else rate for rate in self._rates)
+        c = 0.5 * GAMMA * duration
+        change = np.zeros_like(h)
+        change[:-1] += right * (h[1:] - h[:-1])
+        change[1:] -= left * (h[1:] - h[:-1])
+        rightward, leftward = self._rates
+        bands = np.zeros((3, self.centres.size))
+        bands[0, 1:], bands[2, :-1] = -c * rightward, -c * leftward
+        bands[1] = 1.0 + c * (np.append(rightward, 0.0) + np.append(0.0, leftward))
+        stage = solve_banded((1, 1), bands, h + c * change, check_finite=False)
+        return np.asarray(solve_banded((1, 1), bands, _NEWER * stage - _OLDER * h, check_finite=False))
+
+    def earlier(self, log_h: Array, duration: float) -> Array:
+        """log E[h(X after duration) | X in the cell now], (n,), from log h in the cells."""
+        top = float(log_h.max())
+        h = np.exp(log_h - top)
+        longest, passed, step = duration / _STEPS, 0.0, duration / _STEPS / 256.0
+        while passed < duration * (1.0 - 1e-12):
+            # Short steps first: h may just have been multiplied by a sharp likelihood.
+            step = min(step, duration - passed)
+            h, passed, step = self._step(h, step), passed + step, min(_GROWTH * step, longest)
+        return np.asarray(np.log(np.maximum(h, np.finfo(float).tiny)) + top)
+
+    def transition(self, duration: float) -> Array:
+        """P(in cell j after duration | in cell i now) over the width of j, (n, n)."""
+        moves = self._step(np.eye(self.centres.size), duration / 2**_DOUBLINGS)
+        for _ in range(_DOUBLINGS):
+            moves = np.maximum(moves @ moves, 0.0)
+        return np.asarray(moves / np.diff(self.edges))
+
+
+def cells_over(one: Array, other: Array, pieces: int) -> Array:
+    """Edges of cells: those of two sets of elements (k + 1,), each piece between them cut evenly.
+
+    Within the first, its own elements count; beyond it, the other's.
+    """
+    beyond = other[(other < one[0]) | (other > one[-1])]
+    edges = np.union1d(one, beyond)
+    inner = edges[:-1, None] + np.diff(edges)[:, None] * np.arange(pieces) / pieces
+    return np.append(inner.reshape(-1), edges[-1])
