@@ -215,7 +215,6 @@ class SpectralFilter(Runnable):
 
         Raises:
             InputError: another filter's beliefs.
-            FilterError: no eigenbasis holds the transition density of a gap.
         """
         laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
         states = LinePaths(self._steps).drawn([checked_belief(law, NodalBelief) for law in laws], n, generator)

@@ -19,6 +19,7 @@ from jkofilter.numerics.reversible_line import ReversibleLine
 
 _STEPS, _GROWTH = 200, 1.15
 _DOUBLINGS = 10
+_TOGETHER = 2048
 _NEWER, _OLDER = 1.0 / (GAMMA * (2.0 - GAMMA)), (1.0 - GAMMA) ** 2 / (GAMMA * (2.0 - GAMMA))
 
 
@@ -81,6 +82,29 @@ class BackwardCells:
         for _ in range(_DOUBLINGS):
             moves = np.maximum(moves @ moves, 0.0)
         return np.asarray(moves / np.diff(self.edges))
+
+    def drawn(self, density: Array, transition: Array, after: Array, u: Array) -> Array:
+        """One X_s for every X_t = ``after``, (n,).
+
+        Args:
+            density: of X_s in the cells, up to a constant, (n,).
+            transition: that from s to t.
+            after: X_t.
+            u: uniform, (n, 2): for the cell, and where in it.
+        """
+        place = np.interp(after, self.centres, np.arange(self.centres.size))
+        first = np.minimum(place.astype(int), self.centres.size - 2)
+        share = (place - first)[:, None]
+        backward = np.ascontiguousarray(transition.T)
+        cells = np.empty(after.size, dtype=int)
+        masses = density * np.diff(self.edges)
+        for start in range(0, after.size, _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            at, part = first[some], share[some]
+            cumulative = np.cumsum(((1.0 - part) * backward[at] + part * backward[at + 1]) * masses, -1)
+            cells[some] = (cumulative <= u[some, :1] * cumulative[:, -1:]).sum(-1)
+        cells = np.minimum(cells, masses.size - 1)
+        return np.asarray(self.edges[cells] + u[:, 1] * np.diff(self.edges)[cells])
 
 
 def cells_over(one: Array, other: Array, pieces: int) -> Array:

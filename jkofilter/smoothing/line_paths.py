@@ -2,7 +2,8 @@
 
 Given X_t and the readings before t, X_s has the density rho_s(x) K(x -> X_t) up to a constant, with rho_s the filter's law
 and K the transition density: later readings say nothing more (forward filtering, backward sampling; Fruhwirth-Schnatter
-1994, J. Time Ser. Anal. 15, 183-202). There is one eigenproblem for all, so K is exact over any gap.
+1994, J. Time Ser. Anal. 15, 183-202). K comes from the eigenfunctions, exact over any gap; back to laws that are so much
+wider than pi that no eigenbasis holds them, as priors may be, from a chain of cells.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Generator
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.nodal import NodalBelief
-from jkofilter.errors import FilterError
+from jkofilter.numerics.backward_cells import BackwardCells, cells_over
 from jkofilter.numerics.backward_draws import BackwardKernel, drawn_nearby, drawn_on
 from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.elements import Elements
@@ -29,6 +30,7 @@ _LOST = 1e-6
 _SHORT = 3.0
 """Half lengths of an element, in standard deviations of a kernel that its nodes still resolve."""
 _HELD = 1e-9
+_CELLS, _PIECES = 600, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,31 +50,34 @@ class LinePaths:
             laws: filtering laws, each with the reading of its time.
             n: how many.
             generator: the source of randomness.
-
-        Raises:
-            FilterError: no eigenbasis holds the transition density of a gap.
         """
         kernels: dict[object, BackwardKernel] = {}
         states = [laws[-1].law.inverse(_uniform(n, generator)[:, 0])]
         for later, now in pairwise(reversed(laws)):
             u = _uniform(n, generator)
-            states.append(self._before(now, later.time - now.time, states[-1], u, kernels))
+            states.append(self._before(now, later, states[-1], u, kernels))
         return np.stack(states[::-1], -1)
 
     def _before(
-        self, now: NodalBelief, duration: float, after: Array, u: Array, kernels: dict[object, BackwardKernel]
+        self, now: NodalBelief, later: NodalBelief, after: Array, u: Array, kernels: dict[object, BackwardKernel]
     ) -> Array:
-        basis = self._basis(now, duration, after)
-        if basis is None:
+        duration = later.time - now.time
+        basis, short = self._basis(now, duration, after)
+        if basis is None and short:
             return self._nearby(now, duration, after, u)
+        if basis is None:
+            edges = np.union1d(later.elements.edges, now.elements.edges)
+            cells = BackwardCells(self.steps.line, cells_over(edges, edges, max(_CELLS // edges.size, _PIECES)))
+            density = np.exp(now.law.log_density(cells.centres))
+            return cells.drawn(density, cells.transition(duration), after, u)
         elements, law = self._over_root(now, basis)
         key = (id(basis), elements.edges.tobytes(), duration)
         if key not in kernels:
             kernels[key] = BackwardKernel.of(basis, elements, duration)
         return kernels[key].drawn(law, after, u)
 
-    def _basis(self, now: NodalBelief, duration: float, after: Array) -> Eigenbasis | None:
-        """The coarsest basis that holds the law, where the paths are, and the kernel; None where none is fine enough."""
+    def _basis(self, now: NodalBelief, duration: float, after: Array) -> tuple[Eigenbasis | None, bool]:
+        """The coarsest basis that holds the law, where the paths are, and the kernel; whether only the last is missing."""
         law, narrow = Law(now.elements, now.weights), False
         for box, _ in self.steps.boxes_for(law, duration):
             if after.min() < box[0] or after.max() > box[1]:
@@ -89,13 +94,8 @@ class LinePaths:
                     continue
                 if basis.size_of(self.steps.on(basis, law)) > LARGEST:
                     break
-                return basis
-        if narrow:
-            return None
-        raise FilterError(
-            f"paths cannot be drawn back to time {now.time:g}: the law there is so much wider than the stationary "
-            "density that no eigenbasis holds both; ask for paths from a later time on."
-        )
+                return basis, True
+        return None, narrow
 
     def _over_root(self, now: NodalBelief, basis: Eigenbasis) -> tuple[Elements, Array]:
         """Elements that resolve law and basis, and the law's density there over sqrt(pi), (N,)."""

@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 class DenseChain:
-    """Cells of a box with rates exp(-(E_j - E_i) / 2) / (beta width^2), seen through the model's own likelihoods."""
+    """Cells of a box with the rates of Chang and Cooper, seen through the model's own likelihoods."""
 
     def __init__(self, model: jf.StateSpaceModel, energy: Callable[[Array], Array], box: tuple[float, float], n: int):
         edges = np.linspace(*box, n + 1)
@@ -22,7 +22,8 @@ class DenseChain:
         beta = float(model.sde.beta)
         rise = np.diff(beta * energy(self.x))
         rate = 1.0 / (beta * self.width**2)
-        right, left = rate * np.exp(-0.5 * rise), rate * np.exp(0.5 * rise)
+        safe = np.where(rise == 0.0, 1.0, rise)
+        right, left = (rate * np.where(rise == 0.0, 1.0, s * safe / np.expm1(s * safe)) for s in (1.0, -1.0))
         outflow = np.append(right, 0.0) + np.append(0.0, left)
         self.generator = np.diag(right, 1) + np.diag(left, -1) - np.diag(outflow)
         self.known: dict[float, Array] = {}
