@@ -218,7 +218,7 @@ class SpectralFilter(Runnable):
         """
         laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
         states = LinePaths(self._steps).drawn([checked_belief(law, NodalBelief) for law in laws], n, generator)
-        chosen = torch.from_numpy(states[:, positions(laws, times)]).to(self.model.prior.mean)
+        chosen = torch.from_numpy(states[:, positions(laws, times)]).to(self.model.device, self.model.dtype)
         return PathDraws(chosen.unsqueeze(-1))
 
     def _log_likelihood(self, reading: Tensor, time: float) -> Callable[[Array], Array]:

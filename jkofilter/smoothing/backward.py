@@ -61,6 +61,11 @@ class BackwardFunction:
         return bool(masses[(x < self.known[0]) | (x > self.known[-1])].sum() > _MISSED * masses.sum())
 
 
+def no_reading(x: Array) -> Array:
+    """log h where no reading is to come."""
+    return np.zeros_like(x)
+
+
 def last_reading(readings: Sequence[Tensor | None]) -> int | None:
     """Index of the last time with a reading; None where there is none."""
     return next((k for k in reversed(range(len(readings))) if readings[k] is not None), None)

@@ -17,13 +17,18 @@ import torch
 from torch import Generator
 
 from jkofilter._typing import Array
+from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.nodal import NodalBelief
+from jkofilter.filters.on_grid import location
+from jkofilter.models.line import reversible_line
+from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.backward_cells import BackwardCells, cells_over
 from jkofilter.numerics.backward_draws import BackwardKernel, drawn_nearby, drawn_on
 from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.elements import Elements
-from jkofilter.numerics.nodal_fit import Law
+from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.spectral_steps import LARGEST, LONG, SpectralSteps
+from jkofilter.smoothing.backward import OnLine
 
 _LEVELS = 7
 _LOST = 1e-6
@@ -31,6 +36,7 @@ _SHORT = 3.0
 """Half lengths of an element, in standard deviations of a kernel that its nodes still resolve."""
 _HELD = 1e-9
 _CELLS, _PIECES = 600, 6
+_MOST, _DEPTHS, _TOLERANCE = 600, (30.0, 60.0), 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +133,38 @@ class LinePaths:
             return np.where(np.isnan(value), -np.inf, value)[back]
 
         return drawn_nearby(log_law, after, spread, u)
+
+
+def paths_of(
+    model: StateSpaceModel,
+    laws: Sequence[Belief],
+    densities: Sequence[OnLine],
+    ends: Sequence[tuple[float, float]],
+    n: int,
+    generator: Generator,
+    bounds: tuple[float, float] | None = None,
+) -> Array:
+    """``n`` paths at the times of any laws of the line, (n, k), by the same exact transition densities.
+
+    Args:
+        model: whose diffusion it is.
+        laws: filtering laws.
+        densities: their log densities.
+        ends: where each is down to nothing.
+        n: how many.
+        generator: the source of randomness.
+        bounds: closed ends, where there are some.
+    """
+    line = reversible_line(model.sde, model.device, _MOST)
+    ((centre, scale),) = location(model)
+    boxes = tuple(line.confined(centre, scale, depth) for depth in _DEPTHS) if bounds is None else (bounds,)
+    steps = SpectralSteps(line, boxes, bounds is not None, _TOLERANCE)
+    on_elements = []
+    for law, log_density, (low, high) in zip(laws, densities, ends, strict=True):
+        found, _ = fitted(log_density, low, high, steps.walls, _MOST)
+        edges, masses = torch.from_numpy(found.elements.edges), torch.from_numpy(found.masses)
+        on_elements.append(NodalBelief(law.time, edges, masses, 0.0, bounds is not None, model.sde.domain))
+    return LinePaths(steps).drawn(on_elements, n, generator)
 
 
 def _uniform(n: int, generator: Generator) -> Array:

@@ -27,17 +27,12 @@ from jkofilter.numerics.eigenbasis import Eigenbasis
 from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.reversible_line import ReversibleLine
 from jkofilter.numerics.spectral_steps import ROUNDING, SpectralSteps
-from jkofilter.smoothing.backward import BackwardFunction, OnLine, last_reading, told
+from jkofilter.smoothing.backward import BackwardFunction, OnLine, last_reading, no_reading, told
 from jkofilter.smoothing.contract import Record, Smoothed
 
 _OFTEN = 8
 _FELT = 1e-10
 _PIECES = 40
-
-
-def _nothing(x: Array) -> Array:
-    """log h where no reading is to come."""
-    return np.zeros_like(x)
 
 
 class NodalFilter(Filter, Sweeping, Protocol):
@@ -95,7 +90,7 @@ class NodalSmoother:
         start, log_pi, whole = self._start(laws[last], record.readings[last])
         back = self._back(start, whole, record, last, generator)
         found: list[tuple[NodalBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws[last + 1 :])]
-        backward, after = forward, _nothing
+        backward, after = forward, no_reading
         for k in range(last, -1, -1):
             one, backward, note, h = self._joined(laws[k], back[k], log_pi, after, record.times[k : k + 2])
             found.append((replace(one, log_evidence=forward), told(backward, forward, note)))
@@ -209,7 +204,7 @@ class NodalSmoother:
             times: when that gap begins, and ends where there is one.
         """
         if r is None:
-            return law, law.log_evidence, "", _nothing
+            return law, law.log_evidence, "", no_reading
         h = BackwardFunction(r.law.log_density, log_pi, r.elements.nodes[r.weights > 0.0], r.log_evidence)
         basis, mu, back = self._common(law, r)
         if basis is not None:
