@@ -16,8 +16,9 @@ from scipy.linalg import solve_banded
 from jkofilter._typing import Array
 from jkofilter.numerics.chang_cooper import GAMMA, bernoulli
 from jkofilter.numerics.reversible_line import ReversibleLine
+from jkofilter.numerics.tridiagonal import factorised, solved
 
-_STEPS, _GROWTH = 200, 1.15
+_STEPS, _GROWTH = 120, 1.2
 _DOUBLINGS = 10
 _TOGETHER = 2048
 _NEWER, _OLDER = 1.0 / (GAMMA * (2.0 - GAMMA)), (1.0 - GAMMA) ** 2 / (GAMMA * (2.0 - GAMMA))
@@ -52,18 +53,20 @@ class BackwardCells:
         return speed * right / widths[:-1], speed * left / widths[1:]
 
     def _step(self, h: Array, duration: float) -> Array:
-        """TR-BDF2 for h' = G'h, h of shape (n,) or (n, k)."""
-        right, left = (rate[:, None] if h.ndim == 2 else rate for rate in self._rates)
+        """TR-BDF2 for h' = G'h, (n,)."""
+        right, left = self._rates
         c = 0.5 * GAMMA * duration
-        change = np.zeros_like(h)
-        change[:-1] += right * (h[1:] - h[:-1])
-        change[1:] -= left * (h[1:] - h[:-1])
-        rightward, leftward = self._rates
-        bands = np.zeros((3, self.centres.size))
-        bands[0, 1:], bands[2, :-1] = -c * rightward, -c * leftward
-        bands[1] = 1.0 + c * (np.append(rightward, 0.0) + np.append(0.0, leftward))
-        stage = solve_banded((1, 1), bands, h + c * change, check_finite=False)
-        return np.asarray(solve_banded((1, 1), bands, _NEWER * stage - _OLDER * h, check_finite=False))
+        factors = factorised(-c * left, 1.0 + c * self._outflow, -c * right)
+        rise = np.diff(h)
+        change = np.append(right * rise, 0.0)
+        change[1:] -= left * rise
+        stage = np.asarray(solved(*factors, h + c * change))
+        return np.asarray(solved(*factors, _NEWER * stage - _OLDER * h))
+
+    @cached_property
+    def _outflow(self) -> Array:
+        right, left = self._rates
+        return np.asarray(np.append(right, 0.0) + np.append(0.0, left))
 
     def earlier(self, log_h: Array, duration: float) -> Array:
         """log E[h(X after duration) | X in the cell now], (n,), from log h in the cells."""
@@ -78,7 +81,14 @@ class BackwardCells:
 
     def transition(self, duration: float) -> Array:
         """P(in cell j after duration | in cell i now) over the width of j, (n, n)."""
-        moves = self._step(np.eye(self.centres.size), duration / 2**_DOUBLINGS)
+        right, left = self._rates
+        c = 0.5 * GAMMA * duration / 2**_DOUBLINGS
+        bands = np.zeros((3, self.centres.size))
+        bands[0, 1:], bands[1], bands[2, :-1] = -c * right, 1.0 + c * self._outflow, -c * left
+        start = np.eye(self.centres.size)
+        whole = 2.0 * start - np.diag(bands[1]) - np.diag(bands[0, 1:], 1) - np.diag(bands[2, :-1], -1)
+        stage = solve_banded((1, 1), bands, whole, check_finite=False)
+        moves = np.maximum(solve_banded((1, 1), bands, _NEWER * stage - _OLDER * start, check_finite=False), 0.0)
         for _ in range(_DOUBLINGS):
             moves = np.maximum(moves @ moves, 0.0)
         return np.asarray(moves / np.diff(self.edges))
