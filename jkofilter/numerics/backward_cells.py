@@ -117,12 +117,17 @@ class BackwardCells:
         return np.asarray(self.edges[cells] + u[:, 1] * np.diff(self.edges)[cells])
 
 
-def cells_over(one: Array, other: Array, pieces: int) -> Array:
-    """Edges of cells: those of two sets of elements (k + 1,), each piece between them cut evenly.
+def cells_over(one: Array, other: Array, cells: int) -> Array:
+    """Edges (cells + 1,) of cells that are as fine everywhere as the finer of two sets of elements (k + 1,)."""
+    edges = np.union1d(one, other)
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    lengths = np.stack([_lengths(elements, middles) for elements in (one, other)])
+    passed = np.append(0.0, np.cumsum(np.diff(edges) / lengths.min(0)))
+    return np.asarray(np.interp(np.linspace(0.0, passed[-1], cells + 1), passed, edges))
 
-    Within the first, its own elements count; beyond it, the other's.
-    """
-    beyond = other[(other < one[0]) | (other > one[-1])]
-    edges = np.union1d(one, beyond)
-    inner = edges[:-1, None] + np.diff(edges)[:, None] * np.arange(pieces) / pieces
-    return np.append(inner.reshape(-1), edges[-1])
+
+def _lengths(edges: Array, x: Array) -> Array:
+    """Length of the element that every point (n,) is in, that of all where it is in none."""
+    place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, edges.size - 2)
+    inside = (x > edges[0]) & (x < edges[-1])
+    return np.where(inside, np.diff(edges)[place], edges[-1] - edges[0])

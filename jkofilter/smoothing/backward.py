@@ -71,10 +71,8 @@ def last_reading(readings: Sequence[Tensor | None]) -> int | None:
     return next((k for k in reversed(range(len(readings))) if readings[k] is not None), None)
 
 
-def told(backward: float, forward: float, note: str = "") -> StepInfo:
+def told(backward: float, forward: float) -> StepInfo:
     """What a smoothed law reports: the evidence of the record by the two passes there, and where they disagree."""
     apart = abs(backward - forward)
-    if apart > AGREED:
-        differ = f"the evidence of the passes forth and back differs by {apart:.2g} nats"
-        note = f"{note}; {differ}" if note else differ
+    note = f"the evidence of the passes forth and back differs by {apart:.2g} nats" if apart > AGREED else ""
     return StepInfo(note=note, details={"evidence_apart": apart})

@@ -35,7 +35,7 @@ _LOST = 1e-6
 _SHORT = 3.0
 """Half lengths of an element, in standard deviations of a kernel that its nodes still resolve."""
 _HELD = 1e-9
-_CELLS, _PIECES = 600, 6
+_CELLS = 600
 _MOST, _DEPTHS, _TOLERANCE = 600, (30.0, 60.0), 1e-6
 
 
@@ -72,8 +72,7 @@ class LinePaths:
         if basis is None and short:
             return self._nearby(now, duration, after, u)
         if basis is None:
-            edges = np.union1d(later.elements.edges, now.elements.edges)
-            cells = BackwardCells(self.steps.line, cells_over(edges, edges, max(_CELLS // edges.size, _PIECES)))
+            cells = BackwardCells(self.steps.line, cells_over(later.elements.edges, now.elements.edges, _CELLS))
             density = np.exp(now.law.log_density(cells.centres))
             return cells.drawn(density, cells.transition(duration), after, u)
         elements, law = self._over_root(now, basis)

@@ -32,7 +32,7 @@ from jkofilter.smoothing.contract import Record, Smoothed
 
 _OFTEN = 8
 _FELT = 1e-10
-_PIECES = 40
+_CELLS = 1200
 
 
 class NodalFilter(Filter, Sweeping, Protocol):
@@ -91,10 +91,11 @@ class NodalSmoother:
         back = self._back(start, whole, record, last, generator)
         found: list[tuple[NodalBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws[last + 1 :])]
         backward, after = forward, no_reading
+        times = record.times
         for k in range(last, -1, -1):
-            one, backward, note, h = self._joined(laws[k], back[k], log_pi, after, record.times[k : k + 2])
-            found.append((replace(one, log_evidence=forward), told(backward, forward, note)))
-            after = self._weighed_by(h, record.readings[k], record.times[k])
+            one, backward, h = self._joined(laws[k], back[k], log_pi, after, times[k : k + 2])
+            found.append((replace(one, log_evidence=forward), told(backward, forward)))
+            after = self._weighed_by(h, record.readings[k], times[k])
         smoothed, infos = zip(*reversed(found), strict=True)
         return Smoothed(smoothed, infos, backward)
 
@@ -193,8 +194,8 @@ class NodalSmoother:
 
     def _joined(
         self, law: NodalBelief, r: NodalBelief | None, log_pi: LogSpeed, after: OnLine, times: Sequence[float]
-    ) -> tuple[NodalBelief, float, str, OnLine]:
-        """A law given all readings, the log evidence of the record, what to note, and log h but for a constant.
+    ) -> tuple[NodalBelief, float, OnLine]:
+        """A law given all readings, the log evidence of the record, and log h but for a constant.
 
         Args:
             law: the filter's.
@@ -204,7 +205,7 @@ class NodalSmoother:
             times: when that gap begins, and ends where there is one.
         """
         if r is None:
-            return law, law.log_evidence, "", no_reading
+            return law, law.log_evidence, no_reading
         h = BackwardFunction(r.law.log_density, log_pi, r.elements.nodes[r.weights > 0.0], r.log_evidence)
         basis, mu, back = self._common(law, r)
         if basis is not None:
@@ -214,17 +215,17 @@ class NodalSmoother:
                 edges = r.edges if basis.elements.size == r.masses.numel() else law.edges
                 values = torch.from_numpy(masses / total).to(law.masses)
                 evidence = law.log_evidence + r.log_evidence + float(np.log(total))
-                return replace(law, edges=edges, masses=values), evidence, "", h
+                return replace(law, edges=edges, masses=values), evidence, h
         found, log_total = self._weighed(law, h)
         if h.missed(found.elements.nodes, found.masses):
-            edges = cells_over(r.elements.edges, law.elements.edges, _PIECES)
+            edges = cells_over(r.elements.edges, law.elements.edges, _CELLS)
             cells = BackwardCells(self.steps.line, edges)
             value = cells.earlier(after(cells.centres), times[1] - times[0])
             h = CubicSpline(cells.centres, value, bc_type="natural")
             found, log_total = self._weighed(law, h)
         if not np.isfinite(log_total):
             raise FilterError(f"at time {law.time:g} the law and what later readings say of it have nothing in common.")
-        return replace(self._belief(law, found, 0.0), time=law.time), law.log_evidence + log_total, "", h
+        return replace(self._belief(law, found, 0.0), time=law.time), law.log_evidence + log_total, h
 
     def _weighed(self, law: NodalBelief, h: OnLine) -> tuple[Law, float]:
         """The law times h, normalised, and the log of what it summed to; on its own elements where they resolve it."""
