@@ -210,7 +210,9 @@ class JKOFilter(Runnable):
             InputError: another filter's beliefs, or more than one dimension.
             FilterError: a step of the backward pass failed.
         """
-        return self._line_carrier().smoothed([checked_belief(law, QuantileBelief) for law in record.laws], record.readings)
+        return self._line_carrier().smoothed(
+            [checked_belief(law, QuantileBelief) for law in record.laws], record.readings
+        )
 
     def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
         """``n`` independent paths given all readings: backwards through the laws, by exact transition densities.

@@ -183,7 +183,9 @@ class LineCarrier:
 
     def paths(self, laws: Sequence[QuantileBelief], n: int, generator: Generator) -> Array:
         """``n`` paths given all readings at the times of the laws, (n, k)."""
-        return paths_of(self.model, laws, [_density(law).law for law in laws], [_ends(law) for law in laws], n, generator)
+        return paths_of(
+            self.model, laws, [_density(law).law for law in laws], [_ends(law) for law in laws], n, generator
+        )
 
     def _first(self, law: QuantileBelief, y: Tensor | None) -> QuantileBelief:
         """pi times the likelihood of the last reading, at its time."""

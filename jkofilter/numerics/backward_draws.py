@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import ndtri
 
 from jkofilter._typing import Array
 from jkofilter.numerics.eigenbasis import FORGOTTEN, Eigenbasis
@@ -23,7 +24,7 @@ from jkofilter.numerics.elements import ANALYSIS, DEGREE, WEIGHTS, Elements, lag
 _FINE = 24
 """Pieces of an element between which its distribution function is taken as linear."""
 _TOGETHER = 2048
-_REACH, _LOCAL = 8.0, 97
+_MOST_BEND = 0.9
 
 
 def _integrals() -> Array:
@@ -107,21 +108,21 @@ def drawn_on(elements: Elements, density: Array, u: Array) -> Array:
 def drawn_nearby(log_law: Callable[[Array], Array], after: Array, spread: Array, u: Array) -> Array:
     """One X_s for every X_t = ``after``, (n,), over a time so short that S is the heat kernel.
 
+    The law is taken as Gaussian within a few times its width.
+
     Args:
         log_law: log of the density of X_s over sqrt(pi), at any points (k,).
         after: X_t, (n,).
         spread: standard deviation of the motion there, (n,).
         u: uniform, (n, 2); the first column is used.
     """
-    out = np.linspace(-_REACH, _REACH, _LOCAL)
-    at = after[:, None] + spread[:, None] * out
-    value = log_law(at.reshape(-1)).reshape(at.shape) - 0.5 * np.square(out)
-    density = np.exp(value - value.max(-1, keepdims=True))
-    cumulative = np.cumsum(0.5 * (density[:, 1:] + density[:, :-1]), -1)
-    level = u[:, 0] * cumulative[:, -1]
-    piece = np.minimum((cumulative <= level[:, None]).sum(-1), _LOCAL - 2)
-    rows = np.arange(after.size)
-    mass = cumulative[rows, piece] - np.where(piece > 0, cumulative[rows, piece - 1], 0.0)
-    rest = level - np.where(piece > 0, cumulative[rows, piece - 1], 0.0)
-    share = np.clip(rest / np.where(mass > 0.0, mass, 1.0), 0.0, 1.0)
-    return np.asarray(at[rows, piece] + spread * (out[1] - out[0]) * share)
+    at = np.stack([after - spread, after, after + spread])
+    below, here, above = log_law(at.reshape(-1)).reshape(at.shape)
+    with np.errstate(invalid="ignore"):
+        slope, bend = 0.5 * (above - below), above - 2.0 * here + below
+    # Across an edge of the law there is neither; the edge itself is for the caller to keep.
+    slope, bend = (
+        np.where(np.isfinite(slope), slope, 0.0),
+        np.where(np.isfinite(bend), np.minimum(bend, _MOST_BEND), 0.0),
+    )
+    return np.asarray(after + spread * (slope / (1.0 - bend) + ndtri(u[:, 0]) / np.sqrt(1.0 - bend)))

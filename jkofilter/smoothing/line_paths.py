@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ _SHORT = 3.0
 """Half lengths of an element, in standard deviations of a kernel that its nodes still resolve."""
 _HELD = 1e-9
 _CELLS = 600
+_BOXES = 4
+_RESOLVING = 2.0
+"""Cells or nodes that a kernel is wider than."""
 _MOST, _DEPTHS, _TOLERANCE = 600, (30.0, 60.0), 1e-6
 
 
@@ -68,11 +71,15 @@ class LinePaths:
         self, now: NodalBelief, later: NodalBelief, after: Array, u: Array, kernels: dict[object, BackwardKernel]
     ) -> Array:
         duration = later.time - now.time
-        basis, short = self._basis(now, duration, after)
-        if basis is None and short:
-            return self._nearby(now, duration, after, u)
+        line = self.steps.line
+        spread = np.sqrt(2.0 * duration * line.diffusivity(line.inside(after)))
+        basis = self._basis(now, duration, after, float(spread.max()))
         if basis is None:
-            cells = BackwardCells(self.steps.line, cells_over(later.elements.edges, now.elements.edges, _CELLS))
+            edges = cells_over(later.elements.edges, now.elements.edges, _CELLS)
+            widths = np.diff(edges)[np.clip(np.searchsorted(edges, after) - 1, 0, edges.size - 2)]
+            if (spread < _RESOLVING * widths).any():
+                return self._nearby(now, after, spread, u)
+            cells = BackwardCells(line, edges)
             density = np.exp(now.law.log_density(cells.centres))
             return cells.drawn(density, cells.transition(duration), after, u)
         elements, law = self._over_root(now, basis)
@@ -81,26 +88,26 @@ class LinePaths:
             kernels[key] = BackwardKernel.of(basis, elements, duration)
         return kernels[key].drawn(law, after, u)
 
-    def _basis(self, now: NodalBelief, duration: float, after: Array) -> tuple[Eigenbasis | None, bool]:
-        """The coarsest basis that holds the law, where the paths are, and the kernel; whether only the last is missing."""
-        law, narrow = Law(now.elements, now.weights), False
-        for box, _ in self.steps.boxes_for(law, duration):
+    def _basis(self, now: NodalBelief, duration: float, after: Array, spread: float) -> Eigenbasis | None:
+        """The coarsest basis that holds the law, where the paths are, and the kernel; None where none does."""
+        law, nodes = Law(now.elements, now.weights), now.elements.nodes
+        for box, _ in islice(self.steps.boxes_for(law, duration), _BOXES):
             if after.min() < box[0] or after.max() > box[1]:
                 continue
-            nodes = law.elements.nodes
             if float(law.masses[(nodes < box[0]) | (nodes > box[1])].sum()) > _LOST:
                 continue
-            for level in range(_LEVELS):
+            # Not worth an eigenproblem where its nodes would be further apart than the kernel is wide.
+            levels = _LEVELS if spread * self.steps.most > _RESOLVING * (box[1] - box[0]) else 0
+            for level in range(levels):
                 basis = self.steps.line.basis(*box, level)
                 if basis is None:
-                    narrow = narrow or level > 0
                     break
                 if basis.resolved_rate(self.steps.resolved) * duration < LONG:
                     continue
                 if basis.size_of(self.steps.on(basis, law)) > LARGEST:
                     break
-                return basis, True
-        return None, narrow
+                return basis
+        return None
 
     def _over_root(self, now: NodalBelief, basis: Eigenbasis) -> tuple[Elements, Array]:
         """Elements that resolve law and basis, and the law's density there over sqrt(pi), (N,)."""
@@ -114,9 +121,8 @@ class LinePaths:
         value = now.law.log_density(between.nodes) - own.value(half_pi, between.nodes)
         return between, np.exp(value - value.max())
 
-    def _nearby(self, now: NodalBelief, duration: float, after: Array, u: Array) -> Array:
+    def _nearby(self, now: NodalBelief, after: Array, spread: Array, u: Array) -> Array:
         line = self.steps.line
-        spread = np.sqrt(2.0 * duration * line.diffusivity(line.inside(after)))
         held = now.weights[now.elements.by_element].sum(-1) > _HELD
         if (now.elements.halves[held] <= _SHORT * spread.min()).all():
             nodes = now.elements.nodes
@@ -131,7 +137,7 @@ class LinePaths:
                 value = now.law.log_density(points) - 0.5 * line.log_speed(line.inside(points))
             return np.where(np.isnan(value), -np.inf, value)[back]
 
-        return drawn_nearby(log_law, after, spread, u)
+        return np.clip(drawn_nearby(log_law, after, spread, u), *self.steps.walls)
 
 
 def paths_of(

@@ -170,9 +170,7 @@ def test_the_last_reading_must_bound_a_state_without_a_stationary_law() -> None:
         def log_likelihood(self, y, x):
             return 0.0 * x[:, 0]
 
-    model = jf.StateSpaceModel(
-        normal(0.0, 1.0), jf.LangevinSDE(jf.LogCosh(0.8, 1.5), 1.5), Blind([[1.0]], [[1.0]])
-    )
+    model = jf.StateSpaceModel(normal(0.0, 1.0), jf.LangevinSDE(jf.LogCosh(0.8, 1.5), 1.5), Blind([[1.0]], [[1.0]]))
     series = jf.ObservationSeries([1.0], [0.3])
     with pytest.raises(jf.InputError, match="give bounds"):
         jf.SpectralFilter(model).smooth(series)
