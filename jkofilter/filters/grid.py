@@ -17,6 +17,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    checked_belief,
     checked_log_likelihood,
     occasion,
     predicting,
@@ -35,9 +36,11 @@ from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_ends import LEFT, ends_of, precipice
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log, upwinding
-from jkofilter.numerics.grids import Axis, Grid, log_mass
+from jkofilter.numerics.grids import Axis, Grid, LogDensity, log_mass
 from jkofilter.numerics.resolution import unresolved
 from jkofilter.numerics.resolution_2d import unresolved_on_plane
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed
+from jkofilter.smoothing.gridded import GridSmoother, gridded_paths
 
 MOST_GRID_STEPS = 1e9
 """Steps of the length asked for from which on a duration is questioned: a stationary law takes far longer ones."""
@@ -230,11 +233,7 @@ class GridFilter(Runnable):
     def _given(self, now: OnGrid, reading: Tensor) -> tuple[OnGrid, StepInfo]:
         self._require_own_grid(now)
 
-        def log_likelihood(x: Array) -> Array:
-            with torch.no_grad():
-                return as_array(checked_log_likelihood(self.model, reading, self._points(x), now.time))
-
-        grid = now.grid
+        log_likelihood, grid = self._log_likelihood(reading, now.time), now.grid
         if self.bounds is not None:
             log_density = as_array(now.log_density) + log_likelihood(grid.points).reshape(grid.shape)
         else:
@@ -261,6 +260,28 @@ class GridFilter(Runnable):
                 self.model, reading, self._points(now.grid.points), np.exp(as_array(now.log_density)).ravel()
             ),
         )
+
+    def _log_likelihood(self, reading: Tensor, time: float) -> LogDensity:
+        def log_likelihood(x: Array) -> Array:
+            with torch.no_grad():
+                return as_array(checked_log_likelihood(self.model, reading, self._points(x), time))
+
+        return log_likelihood
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, each on its own cells: this filter over the reversed readings.
+
+        Raises:
+            InputError: exp(-beta V) has no finite mass, and the last reading does not bound the state.
+            FilterError: a step of the backward pass failed.
+        """
+        closed, likelihood = self.bounds is not None, self._log_likelihood
+        own = GridSmoother(self, closed, self._asked, self._reach, likelihood, lambda x: -self._energy(x))
+        return own.smoothed([checked_belief(law, self._kind) for law in record.laws], record.readings, generator)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings, on the line alone (else InputError), by exact transitions."""
+        return gridded_paths(self, record, n, times, generator)
 
     def _unsure(self, before: OnGrid, grid: Grid, log_joint: Array) -> str:
         """What to note where the posterior sits too deep in a tail of the law predicted; empty where it does not."""

@@ -231,8 +231,8 @@ class JKOFilter(Runnable):
         carrier = self._carrier
         if not isinstance(carrier, LineCarrier):
             raise InputError(
-                "JKOFilter smooths in one dimension, by its quantile transport; in more use GridFilter on the plane, or "
-                "ParticleFilter."
+                "JKOFilter smooths in one dimension, by its quantile transport; use GridFilter on the plane, or "
+                "ParticleFilter in any dimension."
             )
         return carrier
 

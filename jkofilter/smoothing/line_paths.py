@@ -1,9 +1,9 @@
 """Whole paths of a diffusion of the line given all readings, last to first, each step drawn exactly.
 
-Given X_t and the readings before t, X_s has the density rho_s(x) K(x -> X_t) up to a constant, with rho_s the filter's law
-and K the transition density: later readings say nothing more (forward filtering, backward sampling; Fruhwirth-Schnatter
-1994, J. Time Ser. Anal. 15, 183-202). K comes from the eigenfunctions, exact over any gap; back to laws that are so much
-wider than pi that no eigenbasis holds them, as priors may be, from a chain of cells.
+Given X_t and the readings before t, X_s has the density rho_s(x) K(x -> X_t) up to a constant, with rho_s the filter's
+law and K the transition density: later readings say nothing more (forward filtering, backward sampling;
+Fruhwirth-Schnatter 1994, J. Time Ser. Anal. 15, 183-202). K comes from the eigenfunctions, exact over any gap; back to
+laws that are so much wider than pi that no eigenbasis holds them, as priors may be, from a chain of cells.
 """
 
 from __future__ import annotations

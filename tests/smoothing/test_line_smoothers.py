@@ -59,7 +59,7 @@ def ornstein_uhlenbeck() -> tuple[jf.StateSpaceModel, jf.ObservationSeries]:
 
 
 @pytest.mark.parametrize(
-    "build, tolerance", [(lambda m: jf.JKOFilter(m, scheme="sdirk4"), 1e-6), (jf.SpectralFilter, 1e-7)]
+    ("build", "tolerance"), [(lambda m: jf.JKOFilter(m, scheme="sdirk4"), 1e-6), (jf.SpectralFilter, 1e-7)]
 )
 def test_ornstein_uhlenbeck_is_smoothed_as_by_rauch_tung_and_striebel(build, tolerance: float) -> None:
     model, series = ornstein_uhlenbeck()
@@ -121,7 +121,7 @@ def test_noise_that_depends_on_the_state_is_smoothed_as_in_lamperti_coordinates(
     assert np.abs((np.cov(paths.T) - want) / spread).max() < 4.5
 
 
-@pytest.mark.parametrize("kind", [jf.SpectralFilter, jf.JKOFilter])
+@pytest.mark.parametrize("kind", [jf.SpectralFilter, jf.JKOFilter, lambda m: jf.GridFilter(m, cells=500, step=0.02)])
 def test_paths_have_the_joint_laws_of_the_chain(kind, chain: DenseChain) -> None:
     model, series = double_well()
     n, times = 4000, [0.0, 0.25, 0.5, 1.0, 1.5, 1.75, 2.0, 2.5]
@@ -183,3 +183,32 @@ def test_jko_in_more_dimensions_says_what_smooths() -> None:
     series = jf.ObservationSeries([0.1], [[0.3, 0.1]])
     with pytest.raises(jf.InputError, match="smooths in one dimension"):
         jf.JKOFilter(model, pool=256).smooth(series)
+
+
+def test_closed_cells_are_smoothed_as_their_own_chain() -> None:
+    model, series = double_well()
+    box, n = (-2.7, 2.9), 120
+    filter = jf.GridFilter(model, bounds=box, cells=n, step=1e-3)
+    result = filter.smooth(series, at=AT)
+    exact = DenseChain(model, barrier, box, n).smoothed(present(series), [*AT, 1.0])
+    for belief in (result.initial, *result.beliefs):
+        # TR-BDF2 with 250 and more steps a gap.
+        assert np.abs(belief.masses - exact[belief.time]).max() < 2e-6
+    assert result.backward_log_evidence == pytest.approx(result.log_evidence, abs=1e-6)
+
+
+def test_the_plane_is_smoothed_as_by_rauch_tung_and_striebel() -> None:
+    rates = torch.tensor([[1.3, 0.4], [0.4, 0.7]], dtype=torch.float64)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(2).double(), 0.8 * torch.eye(2).double())
+    sde = jf.LangevinSDE(jf.Quadratic(torch.tensor([0.5, -0.5], dtype=torch.float64), rates), 1.7)
+    model = jf.StateSpaceModel(prior, sde, jf.LinearGaussian([[1.0, 0.5]], [[0.3]]))
+    series = jf.ObservationSeries([0.2, 0.4], [0.6, -0.4])
+    exact = jf.KalmanFilter(model).smooth(series)
+    for bounds, tolerance in ((None, 2e-3), ((-6.0, 6.0), 2e-3)):
+        found = jf.GridFilter(model, bounds=bounds, cells=90, step=0.02).smooth(series)
+        torch.testing.assert_close(found.means, exact.means, rtol=0, atol=tolerance)
+        torch.testing.assert_close(found.covariances, exact.covariances, rtol=0, atol=tolerance)
+        torch.testing.assert_close(found.initial.mean, exact.initial.mean, rtol=0, atol=tolerance)
+        assert found.backward_log_evidence == pytest.approx(found.log_evidence, abs=1e-3)
+    with pytest.raises(jf.InputError, match="on the line only"):
+        found.sample_paths(3)
