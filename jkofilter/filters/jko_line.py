@@ -163,7 +163,8 @@ class LineCarrier:
         found: list[tuple[QuantileBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws)]
         if last is None:
             return Smoothed(tuple(laws), (StepInfo(),) * len(laws))
-        found, h, backward = found[: len(laws) - last], no_reading, forward
+        h: OnLine = no_reading
+        found, backward = found[: len(laws) - last], forward
         r = self._first(laws[last], readings[last])
         for k in range(last - 1, -1, -1):
             gap, after = laws[k + 1].time - laws[k].time, self._weighed_by(h, readings[k + 1], laws[k + 1].time)

@@ -67,7 +67,8 @@ class GridSmoother:
         if last is None:
             return Smoothed(tuple(laws), (StepInfo(),) * len(laws))
         found = [(law, StepInfo()) for law in reversed(laws[last:])]
-        backward, h, r = forward, no_reading_at, self._first(laws[last], readings[last], generator)
+        h: LogDensity = no_reading_at
+        backward, r = forward, self._first(laws[last], readings[last])
         for k in range(last - 1, -1, -1):
             law, gap = laws[k], laws[k + 1].time - laws[k].time
             r = replace(self._predicted(r, gap, generator), time=law.time)
@@ -86,7 +87,7 @@ class GridSmoother:
     def _predicted(self, r: OnGrid, gap: float, generator: Generator) -> OnGrid:
         return checked_belief(self.filter.predict(r, gap, generator)[0], type(r))
 
-    def _first(self, law: OnGrid, y: Tensor | None, generator: Generator) -> OnGrid:
+    def _first(self, law: OnGrid, y: Tensor | None) -> OnGrid:
         """pi times the likelihood of the last reading, on cells of its own where there are no bounds."""
         assert y is not None, "the last reading was looked for"
         given, grid = self.log_likelihood(y, law.time), law.grid
@@ -142,7 +143,7 @@ class GridSmoother:
         x = law.grid.points[:, 0]
         if not self._missed(law, continued, (x < points[0, 0]) | (x > points[-1, 0])):
             return continued, ""
-        low, high = min(law.low, points[0, 0]), max(law.high, points[-1, 0])  # type: ignore[type-var]
+        low, high = min(law.low, points[0, 0]), max(law.high, points[-1, 0])
         edges = np.linspace(float(low), float(high), law.grid.shape[0] + 1)
         cells = BackwardCells(reversible_line(self.filter.model.sde, self.filter.model.device, edges.size), edges)
         spline = CubicSpline(cells.centres, cells.earlier(after(cells.centres[:, None]), gap), bc_type="natural")

@@ -127,8 +127,8 @@ class LinePaths:
         if (now.elements.halves[held] <= _SHORT * spread.min()).all():
             nodes = now.elements.nodes
             at = line.inside(nodes)
-            log_law = np.log(np.maximum(now.weights / now.elements.weights, 1e-300)) - 0.5 * line.log_speed(at)
-            value = log_law - 0.5 * np.square((nodes - after[:, None]) / spread[:, None])
+            own = np.log(np.maximum(now.weights / now.elements.weights, 1e-300)) - 0.5 * line.log_speed(at)
+            value = own - 0.5 * np.square((nodes - after[:, None]) / spread[:, None])
             return drawn_on(now.elements, np.exp(value - value.max(-1, keepdims=True)), u)
 
         def log_law(x: Array) -> Array:

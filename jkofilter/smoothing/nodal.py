@@ -20,7 +20,8 @@ from jkofilter._typing import Array
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.nodal import NodalBelief
 from jkofilter.errors import FilterError, InputError
-from jkofilter.filters.contract import Filter, Stretch, Sweeping
+from jkofilter.filters.checks import checked_belief
+from jkofilter.filters.contract import Filter, Sweeping
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.backward_cells import BackwardCells, cells_over
 from jkofilter.numerics.eigenbasis import Eigenbasis
@@ -90,7 +91,8 @@ class NodalSmoother:
         start, log_pi, whole = self._start(laws[last], record.readings[last])
         back = self._back(start, whole, record, last, generator)
         found: list[tuple[NodalBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws[last + 1 :])]
-        backward, after = forward, no_reading
+        after: OnLine = no_reading
+        backward = forward
         times = record.times
         for k in range(last, -1, -1):
             one, backward, h = self._joined(laws[k], back[k], log_pi, after, times[k : k + 2])
@@ -163,18 +165,20 @@ class NodalSmoother:
         now = start
         try:
             for stretch in self.filter.sweep(start, times[last] - times[order], values, generator):
-                found += stretch.before or self._before(now, stretch)
-                now = stretch.beliefs[-1]  # type: ignore[assignment]
+                passed = [checked_belief(law, NodalBelief) for law in stretch.beliefs]
+                before = [checked_belief(law, NodalBelief) for law in stretch.before]
+                found += before or self._before([now, *passed])
+                now = passed[-1]
         except FilterError as error:
             raise FilterError(f"on the way back, {times[last]:g} minus the time below: {error}") from error
         return found[::-1] if whole else [*found[::-1], None]
 
-    def _before(self, start: NodalBelief, stretch: Stretch) -> list[NodalBelief]:
-        """The laws before the readings of many steps on one basis."""
+    def _before(self, laws: Sequence[NodalBelief]) -> list[NodalBelief]:
+        """The laws before the readings of many steps on one basis, from those after them and the one before all."""
+        start, passed = laws[0], laws[:-1]
         basis = self.steps.basis_of(Law(start.elements, start.weights))
         assert basis is not None, "steps are taken together in one basis only"
-        passed = [start, *stretch.beliefs[:-1]]
-        gaps = np.diff([start.time, *(law.time for law in stretch.beliefs)])
+        gaps = np.diff([law.time for law in laws])
         masses = np.stack([law.weights for law in passed])
         moved = np.empty_like(masses)
         for gap, times in Counter(gaps.tolist()).items():
@@ -184,10 +188,10 @@ class NodalSmoother:
             else:
                 moved[rows] = [basis.later(row, gap) for row in masses[rows]]
         sizes = np.sqrt(np.square(masses / basis.roots).sum(-1, keepdims=True))
-        moved = torch.from_numpy(np.where(moved > ROUNDING * sizes * basis.roots, moved, 0.0)).to(start.masses)
+        kept = torch.from_numpy(np.where(moved > ROUNDING * sizes * basis.roots, moved, 0.0)).to(start.masses)
         return [
             replace(start, masses=row, log_evidence=law.log_evidence, time=law.time)
-            for row, law in zip(moved, passed, strict=True)
+            for row, law in zip(kept, passed, strict=True)
         ]
 
     # --- both passes together -----------------------------------------------------------------------------------------
@@ -218,8 +222,8 @@ class NodalSmoother:
                 return replace(law, edges=edges, masses=values), evidence, h
         found, log_total = self._weighed(law, h)
         if h.missed(found.elements.nodes, found.masses):
-            edges = cells_over(r.elements.edges, law.elements.edges, _CELLS)
-            cells = BackwardCells(self.steps.line, edges)
+            fine = cells_over(r.elements.edges, law.elements.edges, _CELLS)
+            cells = BackwardCells(self.steps.line, fine)
             value = cells.earlier(after(cells.centres), times[1] - times[0])
             h = CubicSpline(cells.centres, value, bc_type="natural")
             found, log_total = self._weighed(law, h)

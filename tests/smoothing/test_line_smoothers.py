@@ -95,6 +95,7 @@ def test_a_potential_without_a_finite_stationary_mass_begins_with_the_last_readi
         torch.testing.assert_close(found.covariances, exact.covariances, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_noise_that_depends_on_the_state_is_smoothed_as_in_lamperti_coordinates() -> None:
     """Geometric Brownian motion is Gaussian in its logarithm."""
     drift, noise = 0.1, 0.4
@@ -121,7 +122,14 @@ def test_noise_that_depends_on_the_state_is_smoothed_as_in_lamperti_coordinates(
     assert np.abs((np.cov(paths.T) - want) / spread).max() < 4.5
 
 
-@pytest.mark.parametrize("kind", [jf.SpectralFilter, jf.JKOFilter, lambda m: jf.GridFilter(m, cells=500, step=0.02)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        jf.SpectralFilter,
+        pytest.param(jf.JKOFilter, marks=pytest.mark.slow),
+        pytest.param(lambda m: jf.GridFilter(m, cells=500, step=0.02), marks=pytest.mark.slow),
+    ],
+)
 def test_paths_have_the_joint_laws_of_the_chain(kind, chain: DenseChain) -> None:
     model, series = double_well()
     n, times = 4000, [0.0, 0.25, 0.5, 1.0, 1.5, 1.75, 2.0, 2.5]
@@ -140,6 +148,7 @@ def test_paths_have_the_joint_laws_of_the_chain(kind, chain: DenseChain) -> None
     assert 0.01 < chances[1] < 0.99
 
 
+@pytest.mark.slow
 def test_paths_over_times_too_short_for_any_basis_have_the_noise_of_the_diffusion() -> None:
     model, series = ornstein_uhlenbeck()
     n, times = 20_000, [0.6, 0.60001, 0.60004, 0.9]
@@ -177,12 +186,13 @@ def test_the_last_reading_must_bound_a_state_without_a_stationary_law() -> None:
     assert jf.SpectralFilter(model, bounds=(-8.0, 8.0)).smooth(series).note == ""
 
 
+@pytest.mark.slow
 def test_jko_in_more_dimensions_says_what_smooths() -> None:
     prior = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
     model = jf.StateSpaceModel(prior, jf.LangevinSDE(jf.DoubleWell(2)), jf.LinearGaussian(torch.eye(2), torch.eye(2)))
     series = jf.ObservationSeries([0.1], [[0.3, 0.1]])
     with pytest.raises(jf.InputError, match="smooths in one dimension"):
-        jf.JKOFilter(model, pool=256).smooth(series)
+        jf.JKOFilter(model, pool=256, step=0.1).smooth(series)
 
 
 def test_closed_cells_are_smoothed_as_their_own_chain() -> None:
@@ -197,6 +207,7 @@ def test_closed_cells_are_smoothed_as_their_own_chain() -> None:
     assert result.backward_log_evidence == pytest.approx(result.log_evidence, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_plane_is_smoothed_as_by_rauch_tung_and_striebel() -> None:
     rates = torch.tensor([[1.3, 0.4], [0.4, 0.7]], dtype=torch.float64)
     prior = torch.distributions.MultivariateNormal(torch.zeros(2).double(), 0.8 * torch.eye(2).double())
