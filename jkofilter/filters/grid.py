@@ -27,7 +27,15 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.filters.contract import joined
-from jkofilter.filters.on_grid import OnGrid, belief_on_grid, in_support, kind_of_belief, log_prior, prior_on_grid
+from jkofilter.filters.on_grid import (
+    OnGrid,
+    belief_on_grid,
+    checked_bounds,
+    in_support,
+    kind_of_belief,
+    log_prior,
+    prior_on_grid,
+)
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import require_positive
 from jkofilter.models.state_space import StateSpaceModel
@@ -96,7 +104,7 @@ class GridFilter(Runnable):
         object.__setattr__(self, "cells", _checked_cells(self.cells, self.model.dim))
         require_positive("step", self.step)
         if self.bounds is not None:
-            object.__setattr__(self, "bounds", _checked_bounds(self.bounds, self.model.dim))
+            object.__setattr__(self, "bounds", checked_bounds(self.bounds, self.model.dim))
             # Building it here reports a potential that is not finite within the bounds at construction.
             self._require_inside()
             _ = self._closed_operator
@@ -383,28 +391,3 @@ def _checked_cells(cells: int | tuple[int, int] | None, dim: int) -> int | tuple
         pair = "" if dim == 1 else ", or a pair of them"
         raise InputError(f"cells must be an integer of at least {_FEWEST_CELLS}{pair}, got {cells!r}.")
     return sides[0] if dim == 1 else (sides[0], sides[1])
-
-
-def _checked_bounds(bounds: Side | tuple[Side, Side], dim: int) -> Side | tuple[Side, Side]:
-    """One (low, high) for d = 1, a pair of them for d = 2."""
-    if dim == 1:
-        return _checked_side(bounds, bounds, "two numbers (low, high)")
-    form = "two numbers (low, high), or ((low1, high1), (low2, high2)),"
-    try:
-        first, second = bounds
-    except (TypeError, ValueError) as error:
-        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
-    if np.ndim(first) == 0 and np.ndim(second) == 0:
-        side = _checked_side(bounds, bounds, form)
-        return side, side
-    return _checked_side(first, bounds, form), _checked_side(second, bounds, form)
-
-
-def _checked_side(side: object, bounds: object, form: str) -> Side:
-    try:
-        low, high = (float(bound) for bound in side)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"bounds must be finite with low < high, got {bounds!r}.")
-    return low, high
