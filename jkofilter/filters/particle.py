@@ -29,7 +29,6 @@ from jkofilter.numerics.resampling import checked_scheme
 from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions, require_known
 from jkofilter.smoothing.particles import backward_simulated, few_ancestors
 
-
 _PATHS = 2_000
 """Paths that a smoothing law is made of: each is weighed against every particle."""
 
