@@ -70,12 +70,12 @@ def test_a_right_model_passes_and_wrong_ones_do_not() -> None:
     def checks(wrong: jf.StateSpaceModel) -> jf.filters.predictive.PredictiveChecks:
         return jf.SpectralFilter(wrong).run(series, keep_beliefs=True).predictive_checks()
 
-    right, noisy, slow = checks(model()), checks(model(noise=4.0)), checks(model(rate=0.1))
+    right, noisy, fast = checks(model()), checks(model(noise=4.0)), checks(model(rate=8.0))
     assert right.uniformity() > 0.01
     assert right.ljung_box()[1] > 0.01
     assert abs(right.coverage() - 0.9) < 3 * (0.09 / 400) ** 0.5
     assert noisy.uniformity() < 1e-6
-    assert slow.ljung_box()[1] < 1e-6
+    assert fast.ljung_box()[1] < 1e-6
     assert len(right.plot().axes) == 3
     assert right.summary().loc[0, "readings"] == 400
 
@@ -102,10 +102,10 @@ def test_ranks_of_coin_tosses_are_drawn_within_their_jumps() -> None:
     coin = jf.StateSpaceModel(
         torch.distributions.Normal(torch.zeros(1).double(), 1.0), jf.LangevinSDE(jf.Quadratic(0.0, 1.0)), Coin()
     )
-    _, series = jf.simulate(coin, times=TIMES, seed=2)
+    _, series = jf.simulate(coin, times=TIMES[:15], seed=2)
     checks = jf.SpectralFilter(coin).run(series, keep_beliefs=True).predictive_checks()
     first = checks.pit[0, 0]
     # The first prediction is even: below a half for tails, above for heads.
     assert (first > 0.5) == bool(series.values[0, 0] > 0.5)
-    assert len(set(np.round(checks.pit[:, 0], 6))) == len(TIMES)
+    assert len(set(np.round(checks.pit[:, 0], 6))) == 15
     assert checks.uniformity() > 0.001
