@@ -31,7 +31,7 @@ _CELLS, _MOST_CELLS = 200, 800
 _RESOLVED = 0.5
 """Difference of the log evidence on so many cells and on twice as many, in nats, which is then extrapolated."""
 _OUTSIDE = 0.2
-_MOVED = 0.25
+_DEEPER, _SHALLOWER, _BOTTOM = 6.0, 12.0, 1e6
 _FAR = 10.0
 
 
@@ -79,10 +79,9 @@ class LineEvidence:
         Raises:
             FilterError: the prior reaches far beyond where the diffusion lives, or a reading is impossible.
         """
-        box = _box(model)
-        kept = self._cells
-        if kept is None or not _alike(kept, box):
-            kept = Cells(*box, self._least if kept is None else kept.count)
+        home, kept = _home(model), self._cells
+        if kept is None or not home.fits(kept):
+            kept = Cells(home.low, home.high, self._least)
         while True:
             coarse, fine = (_on_cells(model, series, replace(kept, count=k * kept.count)) for k in (1, 2))
             rough = abs(fine.log_evidence - coarse.log_evidence) > _RESOLVED
@@ -196,7 +195,33 @@ def _bernoulli(z: Tensor) -> Tensor:
     return torch.where(small, series, away * torch.exp(-away) / -torch.expm1(-away))
 
 
-def _box(model: StateSpaceModel) -> tuple[float, float]:
+@dataclass(frozen=True, eq=False)
+class _Home:
+    """Where cells of a model should end, and how deep the speed density is there.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        at: places looked at, increasing, (n,).
+        depth: nats below the peak of the speed density there, (n,).
+    """
+
+    low: float
+    high: float
+    at: Array
+    depth: Array
+
+    def fits(self, cells: Cells) -> bool:
+        """Whether cells of another model do for this one: as deep at both ends, give or take some nats."""
+        wanted, found = (
+            np.interp(ends, self.at, self.depth) for ends in ((self.low, self.high), (cells.low, cells.high))
+        )
+        same = np.array([cells.low == self.low, cells.high == self.high])
+        seen = np.array([self.at[0] <= cells.low, cells.high <= self.at[-1]])
+        return bool((same | (seen & (found < wanted + _DEEPER) & (found > wanted - _SHALLOWER))).all())
+
+
+def _home(model: StateSpaceModel) -> _Home:
     """Where the cells of a model lie: its diffusion's home, and the prior.
 
     Raises:
@@ -234,7 +259,7 @@ def _box(model: StateSpaceModel) -> tuple[float, float]:
             f"a share of {outside:.2g} of the prior lies so far out that the eigenbasis of the diffusion has no digits "
             "there; give a prior nearer to the stationary law."
         )
-    return float(box[0]), float(box[1])
+    return _Home(float(box[0]), float(box[1]), at, np.minimum(depth, _BOTTOM))
 
 
 def _log_prior(model: StateSpaceModel, x: Points) -> Tensor:
@@ -245,12 +270,6 @@ def _log_prior(model: StateSpaceModel, x: Points) -> Tensor:
     inside = support.check(x).reshape(len(x), -1).all(-1)
     value = x.new_full((len(x),), -math.inf)
     return value.index_put((inside,), model.prior.log_prob(x[inside]).to(x)) if inside.any() else value
-
-
-def _alike(cells: Cells, box: tuple[float, float]) -> bool:
-    """Whether cells do for a box that is wanted now."""
-    length = box[1] - box[0]
-    return abs(cells.low - box[0]) < _MOVED * length and abs(cells.high - box[1]) < _MOVED * length
 
 
 def _like(model: StateSpaceModel) -> Tensor:

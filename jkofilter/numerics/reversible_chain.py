@@ -67,6 +67,8 @@ def solve_chain(rightward: Array, leftward: Array, start: Array, gaps: Array, lo
     likelihood = np.exp(log_likelihood - tops[:, None])
     if not (np.isfinite(rates).all() and np.isfinite(likelihood).all()):
         raise NumericalError("rates or likelihoods are not finite on the cells")
+    if not 0.0 < start.sum() < np.inf:
+        raise NumericalError("the prior has no mass on the cells")
     basis = _Basis(rates, vectors, root)
     laws, norms = _forward(basis, start / start.sum(), gaps, likelihood)
     back, weighed = _backward(basis, gaps, likelihood, norms)
@@ -101,6 +103,8 @@ def _forward(basis: _Basis, law: Array, gaps: Array, likelihood: Array) -> tuple
         if gap > 0.0:
             modes = np.exp(lasting.rates * gap) * (lasting.vectors.T @ (law / basis.root))
             law = np.maximum(basis.root * (lasting.vectors @ modes), 0.0)
+            if not law.sum() > 0.0:
+                raise NumericalError("a law has lost its mass between readings")
             law = law / law.sum()
         joint = law * given
         norms.append(float(joint.sum()))

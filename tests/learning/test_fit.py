@@ -55,6 +55,23 @@ def _nearby(result: jf.FitResult) -> dict[str, Tensor]:
     return {name: 1.1 * value for name, value in result.parameters.items()}
 
 
+def test_a_double_well_is_found_from_a_bad_start() -> None:
+    def build(p: dict[str, Tensor]) -> jf.StateSpaceModel:
+        well = jf.Potential(lambda x: p["height"] * (x[..., 0].square() - 1).square() + p["tilt"] * x[..., 0], 1)
+        return jf.StateSpaceModel(
+            Normal(torch.zeros(1).double(), 1.0), jf.LangevinSDE(well, 1 / p["D"]), jf.LinearGaussian(1.0, 0.09)
+        )
+
+    true = {"height": 1.3, "tilt": 0.3, "D": 0.7}
+    model = build({name: torch.tensor(value).double() for name, value in true.items()})
+    _, readings = jf.simulate(model, times=[0.25 * k for k in range(1, 201)], seed=1)
+    bounds = {"height": constraints.positive, "D": constraints.positive}
+    result = jf.fit(build, readings, {"height": 0.4, "tilt": 0.0, "D": 2.5}, bounds)
+    assert result.note == ""
+    assert max(abs(z) for z in result.z_values(true).values()) < 3.5
+    assert result.log_evidence > jf.SpectralFilter(model).run(readings).log_evidence[-1].item() - 1e-3
+
+
 def test_prior_pulls_the_mode_by_hand() -> None:
     # One parameter, Gaussian likelihood: y ~ N(m, 2) once, m ~ N(1, 1/2): mode (y/2 + 2 * 1) / (1/2 + 2).
     def build(p: dict[str, Tensor]) -> jf.StateSpaceModel:
