@@ -139,7 +139,7 @@ def run_and_predicted(
     end = None if until is None else series.time_of(until, "until")
     if end is not None and not times[-1] <= end < math.inf:
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
-    _require_start_meant(filter, series)
+    require_start_meant(filter, series)
     tracker = Tracker(filter, seed, series.start)
     found = _Collected()
     for stretch in _with_progress(
@@ -165,7 +165,7 @@ def run_and_predicted(
     return result, tuple(found.before) if len(found.before) == len(times) else ()
 
 
-def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:
+def require_start_meant(filter: Filter, series: ObservationSeries) -> None:
     """Raise InputError where the prior would be forgotten a thousand times over before the first reading."""
     if not series.start_assumed:
         return

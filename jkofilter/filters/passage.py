@@ -24,8 +24,8 @@ from jkofilter.numerics.first_passage import Stay, survival
 from jkofilter.numerics.resampling import resample
 
 _PATHS = 10_000
-_LOOKS = 200
-"""Times at which paths in several dimensions are looked at."""
+_LOOKS, _LOOKS_A_RELAXATION, _MOST_LOOKS = 200, 50, 5000
+"""Times at which paths in several dimensions are looked at: at least, in a relaxation time, and at most."""
 _TALL = 40.0
 """Nats that a climb may cost before an interval ends there: what it keeps out is e^-40 of the law."""
 _WIDTHS = 8.0
@@ -38,8 +38,9 @@ def first_passage(
     """P(in the region at some time within each duration), (k,), the start included.
 
     On the line the backward equation with absorbing ends is solved for every start; in more dimensions 10,000 paths
-    are looked at 200 times, and between two looks at a half-space they are known to have crossed by the law of a
-    Brownian bridge.
+    are looked at, at least 200 times and 50 times in a relaxation time. Between two looks at a half-space they are
+    known to have crossed by the law of a Brownian bridge; a box or a function's region that is visited between two
+    looks only is missed.
 
     Args:
         model: whose diffusion it is.
@@ -49,7 +50,8 @@ def first_passage(
         generator: draws what is needed.
 
     Raises:
-        InputError: a LineDiffusion, or a region of the line that is a function.
+        InputError: a LineDiffusion, a region of the line that is a function or beyond the walls, or so long a duration
+            that nobody would wait for the paths.
     """
     if isinstance(model.sde, LineDiffusion):
         raise InputError("passage needs a LangevinSDE; write the LineDiffusion as one by Lamperti's transform.")
@@ -64,6 +66,10 @@ def _on_the_line(sde: LangevinSDE, belief: Belief, region: tuple[float, float], 
     x, weights = (as_array(part) for part in points_of(belief))
     x, beta = x[:, 0], float(sde.beta)
     low, high = region
+    if sde.domain is not None and not (low < sde.domain.sides[0][1] and high > sde.domain.sides[0][0]):
+        raise InputError(
+            f"region ({low:g}, {high:g}) lies outside the domain {sde.domain}, where the state never gets."
+        )
     later = [duration for duration in durations if duration > 0.0]
     kept = np.zeros((len(later), len(x)))
     walls = (-math.inf, math.inf) if sde.domain is None else sde.domain.sides[0]
@@ -116,7 +122,15 @@ def _by_paths(
     x = x[resample(weights.log(), "systematic", generator, _PATHS)]
     entered = region.contains(x)
     found, now = [], 0.0
-    steps = np.linspace(0.0, durations[-1], _LOOKS + 1)[1:]
+    rate = max(sde_rate(sde, x), 1e-300)
+    looks = max(_LOOKS, math.ceil(_LOOKS_A_RELAXATION * durations[-1] * rate))
+    if looks > _MOST_LOOKS:
+        raise InputError(
+            f"by lies {durations[-1] * rate:.3g} relaxation times ahead, too far to follow paths in several "
+            "dimensions; "
+            f"ask for at most {_MOST_LOOKS / _LOOKS_A_RELAXATION / rate:.3g} units of time."
+        )
+    steps = np.linspace(0.0, durations[-1], looks + 1)[1:]
     for time in durations:
         for look in [*steps[(steps > now) & (steps < time)], time]:
             if look <= now:
@@ -142,3 +156,10 @@ def _crossed(
 
 
 _WHOLE = (-math.inf, math.inf)
+
+
+def sde_rate(sde: LangevinSDE, x: Points) -> float:
+    """How fast the drift pulls points (n, d) to their mean, per unit of time, as a size."""
+    centred = x - x.mean(0)
+    spread = centred.square().sum().item()
+    return abs((centred * sde.drift(x).detach()).sum().item()) / spread if spread > 0 else 0.0

@@ -17,7 +17,8 @@ from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.summaries import points_of
 from jkofilter.beliefs.timing import at_time
-from jkofilter.filters.contract import Filter
+from jkofilter.errors import FilterError
+from jkofilter.filters.contract import Filter, failed
 from jkofilter.models.observations import TailedObservation
 from jkofilter.models.series import ObservationSeries, times_shown
 from jkofilter.models.state_space import StateSpaceModel
@@ -128,7 +129,9 @@ def predictive_checks(
     ranks = []
     for y, time, after in zip(series.values, series.times.tolist(), beliefs, strict=True):
         if time > before.time:
-            before, _ = filter.predict(before, time - before.time, generator)
+            before, info = filter.predict(before, time - before.time, generator)
+            if failed(info):
+                raise FilterError(f"no prediction for the reading at time {time:g}: {info.status}")
         ranks.append(_ranks(filter.model, before, y, generator))
         before = after
     return PredictiveChecks(series, np.stack(ranks), as_array(increments))

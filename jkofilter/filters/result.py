@@ -25,7 +25,7 @@ from jkofilter.filters.forecast import Forecast, forecast
 from jkofilter.filters.passage import first_passage
 from jkofilter.filters.predictive import PredictiveChecks, predictive_checks
 from jkofilter.models.clock import Clock, restored_clock, stored_clock
-from jkofilter.models.series import ObservationSeries, moment_columns, times_by, times_shown
+from jkofilter.models.series import ObservationSeries, is_one_time, moment_columns, times_by, times_shown
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
@@ -194,7 +194,7 @@ class FilterResult:
         generator = stream(seed, "forecast", self.means.device)
         durations = [time - now for time in times]
         found = first_passage(self.filter.model, self.final, as_region(region, self.final.dim), durations, generator)
-        return found if isinstance(by, Sequence | np.ndarray | Tensor) and not isinstance(by, str) else float(found[0])
+        return float(found[0]) if is_one_time(by) else found
 
     def predictive_checks(self, seed: int = 0) -> PredictiveChecks:
         """How each reading lay within what was predicted for it: ranks, residuals, log densities.

@@ -85,9 +85,11 @@ def built(build: Build, parameters: Mapping[str, Tensor]) -> StateSpaceModel:
     try:
         with torch.enable_grad():
             model = build(dict(parameters))
-    except InputError as error:
+    except KeyError as error:
+        raise InputError(f"build asks for the parameter {error}, which start has not; give it there.") from error
+    except (InputError, ValueError) as error:
         shown = ", ".join(f"{name} = {value.tolist()}" for name, value in parameters.items())
-        raise FilterError(f"build cannot make a model of {shown}: {error}") from error
+        raise FilterError(f"build cannot make a model of {shown}: {str(error).splitlines()[0]}") from error
     if not isinstance(model, StateSpaceModel):
         raise InputError(f"build must return a StateSpaceModel(prior, sde, observation), got {type(model).__name__}.")
     return model

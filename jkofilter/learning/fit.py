@@ -129,14 +129,21 @@ def fit(
     except FilterError as error:
         raise FilterError(f"the evidence cannot be had at the start: {error}; give another start.") from error
     idle = [name for name, slope in zip(chosen.names, first, strict=True) if slope == 0.0]
-    generator, ends, notes = stream(seed, "fit"), [], []
+    generator, ends = stream(seed, "fit"), []
+    notes: list[str] = []
+    failures: list[str] = []
     for k in range(starts):
         free = begin if k == 0 else begin + _APART * standard_normal(begin, generator)
         try:
             ends.append(_descended(objective, free.numpy()))
-        except FilterError:
-            # Of a start that was scattered too far; the first one is known to be good.
-            continue
+        except FilterError as error:
+            # Of a start that was scattered too far, or of an end at the edge of what can be had.
+            failures.append(str(error))
+    if not ends:
+        raise FilterError(
+            f"no start comes to an end at which the evidence is smooth: {failures[0]}; give constraints or priors that "
+            "keep parameters from the edge."
+        )
     best = min(ends, key=lambda end: end.value)
     if starts > 1:
         agreeing = sum(end.value < best.value + _SAME for end in ends)
@@ -234,10 +241,14 @@ def _covariance(information: Array, jacobian: Array, names: Sequence[str]) -> tu
     told = values > _FLAT
     along = jacobian @ vectors
     covariance = (along[:, told] / values[told]) @ along[:, told].T
+    size = np.abs(jacobian).max(1)
     notes = []
     for direction in along[:, ~told].T:
-        share = np.abs(direction) / np.abs(direction).max()
+        # Against how far each parameter moves with its own coordinate; what moves none is a coordinate too many.
+        share = np.abs(direction) / np.where(size > 0, size, 1.0)
         lost = share > _LEANS
+        if not lost.any():
+            continue
         covariance[np.ix_(lost, lost)] = np.inf
         concerned = " and ".join(name for name, one in zip(names, lost, strict=True) if one)
         apart = " apart" if lost.sum() > 1 else ""

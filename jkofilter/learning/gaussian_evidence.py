@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from jkofilter.errors import FilterError
+from jkofilter.errors import FilterError, InputError
 from jkofilter.learning.contract import Evidence
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import Quadratic
@@ -30,6 +30,7 @@ def gaussian_evidence(model: StateSpaceModel, series: ObservationSeries) -> Evid
     """The log evidence of a linear model, exactly; it is its own surrogate.
 
     Raises:
+        InputError: readings have another width than the sensor.
         FilterError: a covariance breaks down.
     """
     potential, observation = model.sde.potential, model.observation
@@ -37,6 +38,10 @@ def gaussian_evidence(model: StateSpaceModel, series: ObservationSeries) -> Evid
     assert isinstance(observation, LinearGaussian), "asked of linear models"
     moments = gaussian_moments(model.prior)
     assert moments is not None, "asked of linear models"
+    if series.values.shape[1] != observation.dim:
+        raise InputError(
+            f"series must hold {observation.dim} components for this sensor, got {series.values.shape[1]}."
+        )
     with torch.enable_grad():
         mean, covariance = moments
         centre, precision = potential.mean.to(mean), potential.precision.to(mean)

@@ -15,6 +15,9 @@ from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor
 
 
+_STUCK = 1e-5
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """The parameters of a family of models: names, constraints, priors, and where to start.
@@ -104,12 +107,37 @@ def family(start: Any, constraints_: Any, priors: Any) -> Family:
             raise InputError(
                 f"constraints[{name!r}] must be one of torch.distributions.constraints, such as constraints.positive."
             )
-        if not bool(torch.as_tensor(constraint.check(values[name])).all()):
-            raise InputError(f"start[{name!r}] is {values[name].tolist()}, outside its constraint {constraint}.")
+        _require_inside(name, values[name], constraint)
     for name, law in laws.items():
         if not isinstance(law, Distribution):
             raise InputError(f"priors[{name!r}] must be a torch.distributions.Distribution.")
+        if name not in given and law.support is not constraints.real:
+            # A parameter lives where its prior does.
+            given[name] = law.support
+            _require_inside(name, values[name], given[name])
+        try:
+            law.log_prob(values[name])
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"priors[{name!r}] cannot be asked for start[{name!r}], of shape {tuple(values[name].shape)}; give "
+                "a "
+                "of one number, or of that shape."
+            ) from error
     return Family(values, given, laws)
+
+
+def _require_inside(name: str, value: Tensor, constraint: Constraint) -> None:
+    """Raise InputError unless a start lies inside its constraint, and not on its edge."""
+    if not bool(torch.as_tensor(constraint.check(value)).all()):
+        raise InputError(f"start[{name!r}] is {value.tolist()}, outside its constraint {constraint}.")
+    transform = transform_to(constraint)
+    free = transform.inv(value)
+    moved = (transform(free + 0.5) - transform(free - 0.5)).abs()
+    # On an edge the unconstrained coordinate is so far out that it moves nothing.
+    if not torch.isfinite(free).all() or bool((moved.max() <= _STUCK * value.abs().max().clamp(min=1e-12)).item()):
+        raise InputError(
+            f"start[{name!r}] is {value.tolist()}, on the edge of its constraint {constraint}; move it inside."
+        )
 
 
 def _places(value: Tensor) -> list[tuple[int, ...]]:

@@ -190,9 +190,14 @@ def times_by(clock: Clock | None, moments: Any, name: str) -> list[float]:
     Raises:
         InputError: one is none, or a date without a clock to tell it.
     """
-    single = isinstance(moments, str) or is_moment(moments) or not hasattr(moments, "__iter__")
-    many = [moments] if single or (isinstance(moments, Tensor) and moments.ndim == 0) else moments
-    return [_number(moment, name, clock) for moment in many]
+    return [_number(moment, name, clock) for moment in ([moments] if is_one_time(moments) else moments)]
+
+
+def is_one_time(moments: Any) -> bool:
+    """Whether it is one date, duration or number, and not several."""
+    if isinstance(moments, str) or is_moment(moments) or not hasattr(moments, "__iter__"):
+        return True
+    return getattr(moments, "ndim", 1) == 0
 
 
 def times_shown(times: Tensor, clock: Clock | None) -> Any:

@@ -90,7 +90,9 @@ class _Basis:
 
     def lasting(self, gaps: Array) -> _Basis:
         """What is left of it after the shortest of some gaps."""
-        shortest = gaps[gaps > 0].min(initial=np.inf)
+        if not (gaps > 0).any():
+            return self
+        shortest = gaps[gaps > 0].min()
         kept = self.rates * shortest > _GONE
         return _Basis(self.rates[kept], np.ascontiguousarray(self.vectors[:, kept]), self.root)
 
@@ -112,7 +114,7 @@ def _forward(basis: _Basis, law: Array, gaps: Array, likelihood: Array) -> tuple
             raise NumericalError(f"reading {len(norms)} is impossible wherever the law has mass")
         law = joint / norms[-1]
         laws.append(law)
-    return np.array(laws), np.array(norms)
+    return np.array(laws), np.array(norms).reshape(-1)
 
 
 def _backward(basis: _Basis, gaps: Array, likelihood: Array, norms: Array) -> tuple[Array, Array]:
@@ -129,7 +131,7 @@ def _backward(basis: _Basis, gaps: Array, likelihood: Array, norms: Array) -> tu
             modes = np.exp(lasting.rates * gap) * (lasting.vectors.T @ (w * basis.root))
             w = (lasting.vectors @ modes) / basis.root
         back.append(w)
-    return np.array(back[::-1]), np.array(weighed[::-1])
+    return np.array(back[::-1]), np.array(weighed[::-1]).reshape(-1, len(basis.root))
 
 
 def _gradient(basis: _Basis, gaps: Array, laws: Array, weighed: Array) -> tuple[Array, Array]:

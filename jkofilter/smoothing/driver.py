@@ -13,7 +13,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.timing import at_time
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.contract import Filter, failed, joined
-from jkofilter.filters.driver import run_and_predicted
+from jkofilter.filters.driver import require_start_meant, run_and_predicted
 from jkofilter.filters.result import FilterResult
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.draws import stream
@@ -47,6 +47,7 @@ def run_smoother(
         )
     if not isinstance(series, ObservationSeries):
         raise InputError("series must be an ObservationSeries(times, values).")
+    require_start_meant(filter, series)
     others = times_within(at, series, "at")
     filled, is_reading = _with_gaps(series, others)
     passed, predicted = run_and_predicted(filter, filled, None, seed, progress, keep_beliefs=True)

@@ -16,7 +16,7 @@ from jkofilter._typing import Array, Paths
 from jkofilter.beliefs.region import as_region
 from jkofilter.errors import InputError
 from jkofilter.models.clock import Clock
-from jkofilter.models.series import times_shown
+from jkofilter.models.series import times_by, times_shown
 
 NOWHERE = -1
 
@@ -67,7 +67,7 @@ class Residence:
 
         Args:
             name: of the region.
-            after: a time in the SDE's unit; None is the first.
+            after: a time in the SDE's unit, or a date; None is the first. A path that is there then enters then.
             level: of the interval.
 
         Raises:
@@ -76,7 +76,7 @@ class Residence:
         if name not in self.names:
             raise InputError(f"name must be one of {', '.join(self.names)}, got {name!r}.")
         times = self.times.numpy()
-        late = times >= (times[0] if after is None else float(after))
+        late = times >= (times[0] if after is None else times_by(self.clock, after, "after")[0])
         there = (self.visited == self.names.index(name)) & late
         entered = there.any(1)
         if not entered.any():
@@ -106,8 +106,10 @@ def residence(paths: Paths, times: Tensor, regions: Mapping[str, Any], clock: Cl
     Raises:
         InputError: a region cannot be read, there are none, or two overlap.
     """
-    if not regions:
-        raise InputError("regions must hold at least one region, for example {'left': (None, 0), 'right': (0, None)}.")
+    if not isinstance(regions, Mapping) or not regions:
+        raise InputError(
+            "regions must be a dict of at least one region by name, as {'left': (None, 0), 'right': (0, None)}."
+        )
     n, m, d = paths.shape
     flat = paths.reshape(n * m, d)
     found = [as_region(region, d) for region in regions.values()]

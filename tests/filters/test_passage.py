@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.linalg import expm
@@ -77,3 +78,27 @@ def test_what_cannot_be_asked_is_refused(region: object, by: object) -> None:
     result = jf.SpectralFilter(well()).run(SERIES)
     with pytest.raises(jf.InputError, match="by must|region must"):
         result.passage(region, by)
+
+
+def test_times_of_pandas_are_several_and_a_single_tensor_is_one() -> None:
+    result = jf.SpectralFilter(well()).run(SERIES)
+    assert len(result.passage((0.5, None), pd.Index([1.5, 2.0]))) == 2
+    assert isinstance(result.passage((0.5, None), torch.tensor(1.5)), float)
+
+
+def test_a_region_beyond_the_walls_and_paths_too_far_ahead_are_refused() -> None:
+    prior = torch.distributions.Uniform(torch.zeros(1).double(), 1.0)
+    boxed = jf.StateSpaceModel(
+        prior, jf.LangevinSDE(jf.Potential(lambda x: x[..., 0] ** 2, 1, domain=(0.0, 1.0))), jf.LinearGaussian(1.0, 1.0)
+    )
+    with pytest.raises(jf.InputError, match="outside the domain"):
+        jf.SpectralFilter(boxed).run(SERIES).passage((2.0, None), 3.0)
+    plane = jf.KalmanFilter(
+        jf.StateSpaceModel(
+            torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()),
+            jf.LangevinSDE(jf.Quadratic(torch.zeros(2).double(), torch.eye(2).double())),
+            jf.LinearGaussian(torch.eye(2).double(), torch.eye(2).double()),
+        )
+    ).run(jf.ObservationSeries([1.0], [[0.0, 0.0]]))
+    with pytest.raises(jf.InputError, match="relaxation times ahead"):
+        plane.passage([(5.0, None), None], 1001.0)

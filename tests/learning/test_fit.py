@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal, constraints
+from torch.distributions import Gamma, Normal, constraints
 
 import jkofilter as jf
 
@@ -132,3 +132,23 @@ def test_what_cannot_be_fitted_is_refused(change: dict, message: str) -> None:
     arguments = {"build": linear, "series": series(), "start": {"rate": 1.0, "D": 1.0, "noise": 1.0}}
     with pytest.raises(jf.InputError, match=message):
         jf.fit(**(arguments | change))
+
+
+def test_a_start_on_the_edge_is_refused_and_a_prior_says_where_a_parameter_lives() -> None:
+    with pytest.raises(jf.InputError, match="on the edge of its constraint"):
+        jf.fit(linear, series(), {"rate": 1.0, "D": 1.0, "noise": 1.0}, {"noise": constraints.interval(0.0, 1.0)})
+    with pytest.raises(jf.InputError, match="outside its constraint"):
+        jf.fit(linear, series(), {"rate": -1.0, "D": 1.0, "noise": 1.0}, priors={"rate": Gamma(2.0, 1.0)})
+
+
+def test_a_parameter_that_start_has_not_is_named() -> None:
+    with pytest.raises(jf.InputError, match="'noise', which start has not"):
+        jf.fit(linear, series(), {"rate": 1.0, "D": 1.0})
+
+
+def test_one_reading_at_the_start_has_an_evidence() -> None:
+    value, gradient = jf.log_evidence_and_gradient(
+        same_by_a_chain, {"rate": 1.0, "D": 0.8, "noise": 0.5}, jf.ObservationSeries([0.0], [0.3])
+    )
+    assert value == pytest.approx(Normal(0.0, math.sqrt(1.25)).log_prob(torch.tensor(0.3)).item(), abs=1e-5)
+    assert gradient["rate"].item() == pytest.approx(0.0, abs=1e-8)

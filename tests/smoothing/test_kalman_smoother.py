@@ -114,3 +114,10 @@ def test_a_filter_that_cannot_smooth_says_so() -> None:
     model, series = problem()
     with pytest.raises(jf.InputError, match="ProximalFilter cannot smooth"):
         jf.ProximalFilter(model).smooth(series)
+
+
+def test_an_assumed_start_is_questioned_with_other_times_as_well() -> None:
+    model, _ = problem()
+    far = jf.ObservationSeries([5e3, 9e3], [[0.0], [0.0]])
+    with pytest.raises(jf.InputError, match="relaxation times"):
+        jf.KalmanFilter(model).smooth(far, at=[10.0])

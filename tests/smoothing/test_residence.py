@@ -56,5 +56,5 @@ def test_shares_of_smoothed_paths_are_those_of_the_smoothed_laws() -> None:
 def test_overlapping_regions_are_refused() -> None:
     with pytest.raises(jf.InputError, match="overlap"):
         residence(paths([0.0, 1.0]), torch.arange(2.0).double(), {"a": (None, 1.5), "b": (0.5, None)})
-    with pytest.raises(jf.InputError, match="at least one"):
+    with pytest.raises(jf.InputError, match="at least one region"):
         residence(paths([0.0, 1.0]), torch.arange(2.0).double(), {})
