@@ -29,8 +29,13 @@ from jkofilter.experiments.scenario import Scenario
 from jkofilter.filters import *
 from jkofilter.filters.driver import Tracker, run_filter
 from jkofilter.filters.result import FilterResult
+from jkofilter.learning.evidence import log_evidence_and_gradient
+from jkofilter.learning.fit import fit
+from jkofilter.learning.fit_result import FitResult
 from jkofilter.models import *
 from jkofilter.numerics import metrics
+from jkofilter.smoothing.driver import run_smoother
+from jkofilter.smoothing.result import SmootherResult
 from jkofilter.transport.flow import JKOFlow
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.maps.icnn import ICNN
@@ -55,6 +60,7 @@ __all__ = [
     "FilterError",
     "FilterResult",
     "FilterStudy",
+    "FitResult",
     "FlowCase",
     "FlowStudy",
     "GaussianBelief",
@@ -74,6 +80,7 @@ __all__ = [
     "ProximalSettings",
     "RidgeEngine",
     "SVGDResult",
+    "SmootherResult",
     "Scenario",
     "SoftMaximumEngine",
     "Tracker",
@@ -83,11 +90,14 @@ __all__ = [
     "__version__",
     "calibrate",
     "dual_jko",
+    "fit",
     "jko",
+    "log_evidence_and_gradient",
     "metrics",
     "particles",
     "proximal",
     "run_filter",
+    "run_smoother",
     "solve_dual_jko",
     "solve_jko",
     "solve_particles",

@@ -1,6 +1,6 @@
 """Shape vocabulary shared by every layer.
 
-Axis names: ``n`` points, ``d`` state dimension, ``p`` observation dimension, ``m`` observations.
+Axis names: ``n`` points, ``d`` state dimension, ``p`` observation dimension, ``m`` observations or times.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 Scalars: TypeAlias = Float[Tensor, " n"]
 Points: TypeAlias = Float[Tensor, "n d"]
+Paths: TypeAlias = Float[Tensor, "n m d"]
 State: TypeAlias = Float[Tensor, " d"]
 Matrix: TypeAlias = Float[Tensor, "d d"]
 Reading: TypeAlias = Float[Tensor, " p"]

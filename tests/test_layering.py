@@ -13,7 +13,19 @@ MAPS = (*LAWS, "transport/maps")
 STEPS = (*MAPS, "transport/schemes", "transport/steps")
 FITTED = (*STEPS, "transport/laws")
 FLOWS = (*FITTED, "files", "transport/flow", "transport/time_steps", "transport/solve")
-FILTERS = (*FLOWS, "transport/line", "assimilation", "baselines", "pictures", "filters")
+DRIVEN = (
+    *FLOWS,
+    "pictures",
+    "filters/contract",
+    "filters/checks",
+    "filters/on_grid",
+    "filters/forecast",
+    "filters/passage",
+    "filters/predictive",
+    "filters/result",
+    "filters/driver",
+)
+FILTERS = (*DRIVEN, "transport/line", "assimilation", "baselines", "smoothing", "filters")
 CONTRACT = (
     *FILTERS,
     "experiments/failures",
@@ -25,6 +37,7 @@ CONTRACT = (
 SWEEP = ("_version", *CONTRACT, "experiments/sweep")
 REPORT = (*SWEEP, "experiments/pictures", "experiments/report")
 KINDS = (*REPORT, "experiments/command", "experiments/runs", "experiments/film")
+FUTURE = ("filters/forecast", "filters/passage", "filters/predictive")
 ROOMS: dict[str, tuple[str, ...]] = {
     "_typing": (),
     "_version": (),
@@ -45,7 +58,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "assimilation": FITTED,
     "baselines": LAWS,
     "pictures": LAWS,
+    "filters/contract": LAWS,
+    "filters/checks": LAWS,
+    "filters/forecast": (*LAWS, "pictures", "filters/contract"),
+    "filters/on_grid": LAWS,
+    "filters/passage": LAWS,
+    "filters/predictive": (*LAWS, "pictures", "filters/contract"),
+    "filters/result": (*FLOWS, "pictures", "filters/contract", *FUTURE),
+    "filters/driver": (*FLOWS, "filters/contract", "filters/checks", "filters/result"),
+    "smoothing": DRIVEN,
     "filters": FILTERS,
+    "learning": (*LAWS, "filters/on_grid"),
     "experiments": (),
     "experiments/failures": ("errors",),
     "experiments/measures": (),
@@ -159,6 +182,9 @@ SHARED = {
     "filters": {
         "contract",
         "checks",
+        "forecast",
+        "passage",
+        "predictive",
         "result",
         "driver",
         "base",

@@ -10,7 +10,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_snippets_run_and_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 6
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for snippet in snippets:

@@ -11,10 +11,11 @@ from torch import Generator
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianBelief:
+class GaussianBelief(Summaries):
     """N(mean, covariance).
 
     Attributes:

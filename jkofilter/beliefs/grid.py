@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
@@ -20,7 +21,7 @@ _FLOOR = 740.0
 
 
 @dataclass(frozen=True, eq=False)
-class GridBelief:
+class GridBelief(Summaries):
     """A law on the line given by its log density at the centres of equal cells.
 
     Attributes:
@@ -133,6 +134,13 @@ class GridBelief:
         """The q-quantile."""
         checked_quantile(q, coordinate, 1)
         return float(self._inverse(np.array([q]))[0])
+
+    def weighted_points(self) -> tuple[Points, Scalars]:
+        """Cell centres and the masses of the cells."""
+        mass = self.masses / self.masses.sum()
+        return torch.as_tensor(self.centres).to(self.log_density).unsqueeze(-1), torch.as_tensor(mass).to(
+            self.log_density
+        )
 
     def cdf(self, x: float, coordinate: int = 0) -> float:
         """P(X <= x)."""

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.beliefs.grid import GridBelief
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.grids import Axis, Grid, LogDensity, interpolant
@@ -22,7 +23,7 @@ _STEEPEST = 500.0
 
 
 @dataclass(frozen=True, eq=False)
-class GridBelief2D:
+class GridBelief2D(Summaries):
     """A law on the plane given by its log density at the centres of equal cells.
 
     Attributes:
@@ -144,6 +145,11 @@ class GridBelief2D:
         """The q-quantile of one coordinate's marginal."""
         checked_quantile(q, coordinate, 2)
         return self._marginals[coordinate].quantile(q)
+
+    def weighted_points(self) -> tuple[Points, Scalars]:
+        """Cell centres and the masses of the cells."""
+        mass = self.masses.reshape(-1) / self.masses.sum()
+        return torch.as_tensor(self.grid.points).to(self.log_density), torch.as_tensor(mass).to(self.log_density)
 
     def cdf(self, x: float, coordinate: int = 0) -> float:
         """P(X_i <= x) of one coordinate."""

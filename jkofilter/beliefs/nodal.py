@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Array, Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain
 from jkofilter.numerics.elements import Elements
@@ -19,7 +20,7 @@ from jkofilter.numerics.nodal_law import NodalLaw
 
 
 @dataclass(frozen=True, eq=False)
-class NodalBelief:
+class NodalBelief(Summaries):
     """A law on the line given by its masses at the nodes of elements, on each of which its logarithm is a polynomial.
 
     Attributes:
@@ -85,6 +86,10 @@ class NodalBelief:
         source = generator_or_default(generator, self.masses.device)
         u = torch.rand(n, generator=source, dtype=torch.float64, device=self.masses.device)
         return torch.as_tensor(self.law.inverse(u.cpu().numpy())).to(self.masses).unsqueeze(-1)
+
+    def weighted_points(self) -> tuple[Points, Scalars]:
+        """Nodes and their masses: expectations of smooth functions to the digits of the law itself."""
+        return torch.as_tensor(self.elements.nodes).to(self.masses).unsqueeze(-1), self.masses / self.masses.sum()
 
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile."""

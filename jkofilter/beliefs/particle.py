@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.domain import Domain, folded_log_prob
 from jkofilter.numerics.linalg import safe_cholesky, weighted_moments
@@ -20,7 +21,7 @@ from jkofilter.numerics.weights import effective_sample_size
 
 
 @dataclass(frozen=True, eq=False)
-class ParticleBelief:
+class ParticleBelief(Summaries):
     """Particles x_i with weights w_i.
 
     Mean, covariance and quantiles are those of the weighted particles. ``log_prob`` and ``sample`` are those of one
@@ -36,6 +37,8 @@ class ParticleBelief:
             kernel estimate.
         kernel_variance: variance per coordinate of that transition.
         walls: of the state's domain, or None.
+        ancestors: place of the particle that each came from among those of the belief before the prediction, (n,);
+            None where that is not told.
     """
 
     time: float
@@ -45,6 +48,7 @@ class ParticleBelief:
     kernel_means: Tensor | None = None
     kernel_variance: float = 0.0
     walls: Domain | None = None
+    ancestors: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -97,6 +101,10 @@ class ParticleBelief:
         else:
             draws = self.particles[chosen] + noise @ self._bandwidth().mT
         return draws if self.walls is None else self.walls.reflect(draws)
+
+    def weighted_points(self) -> tuple[Points, Scalars]:
+        """The particles and their weights."""
+        return self.particles, self.log_weights.exp()
 
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile of one coordinate of the weighted particles, linear between their mid-cumulative weights."""

@@ -10,6 +10,7 @@ from torch import Generator
 from jkofilter._typing import Density, Matrix, Points, Scalars, State
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 
 _DRAWS = 100_000
 
@@ -45,7 +46,7 @@ class ProductLaw:
 
 
 @dataclass(frozen=True, eq=False)
-class ProductBelief(ProductLaw):
+class ProductBelief(Summaries, ProductLaw):
     """Beliefs about independent coordinates as one belief about x = R'u.
 
     Attributes:

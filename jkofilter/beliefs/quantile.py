@@ -12,12 +12,15 @@ from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.log_spline import LogSpline
 
+_LEVELS = 20_000
+
 
 @dataclass(frozen=True, eq=False)
-class QuantileBelief:
+class QuantileBelief(Summaries):
     """A law on the line given by its log density at increasing nodes.
 
     Mass, moments, quantiles and draws are all those of the density that ``log_prob`` evaluates.
@@ -63,6 +66,11 @@ class QuantileBelief:
         source = generator_or_default(generator, self.nodes.device)
         u = torch.rand(n, generator=source, dtype=torch.float64, device=self.nodes.device)
         return torch.as_tensor(self._law.inverse(u.cpu().numpy())).to(self.nodes).unsqueeze(-1)
+
+    def weighted_points(self) -> tuple[Points, Scalars]:
+        """The quantiles of 20,000 equally spaced levels."""
+        x = torch.as_tensor(self._law.inverse((np.arange(_LEVELS) + 0.5) / _LEVELS)).to(self.nodes).unsqueeze(-1)
+        return x, x.new_full((_LEVELS,), 1.0 / _LEVELS)
 
     def quantile(self, q: float, coordinate: int = 0) -> float:
         """The q-quantile."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -11,15 +13,18 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from jkofilter._typing import State
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.benes import BenesBelief, log_cosh
+from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import predicting, present_reading, require_model, updating
+from jkofilter.filters.checks import checked_belief, predicting, present_reading, require_model, updating
 from jkofilter.models.checks import as_tensor
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import LogCosh
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.linalg import gaussian_log_density
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
+from jkofilter.smoothing.gaussian import Link, backward_simulated, smoothed_by
 
 _SAME = 1e-9
 
@@ -150,6 +155,41 @@ class BenesFilter(Runnable):
         log_evidence -= _log_mass(now.centre, now.variance, now.kappa)
         after = BenesBelief(now.time, centre, variance, now.kappa, now.log_evidence + log_evidence)
         return after, StepInfo(log_evidence=log_evidence)
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, exactly.
+
+        With the change of measure of the filter, all paths together weigh cosh(k X_T) times those of Brownian motion
+        from N(m, P), T the end of the record. Given all readings that motion is Gaussian, of means m_t, variances P_t
+        and covariances C_t of X_t and X_T, so that X_t has the density cosh(k_t x + k m_T - k_t m_t) N(x; m_t, P_t) up
+        to a constant, k_t = k C_t / P_t: two Gaussians.
+        """
+        laws = self._brownian(record.laws)
+        links = [self._linked(now, later.time - now.time) for now, later in pairwise(laws)]
+        k, last, log_evidence = self._kappa, laws[-1], record.laws[-1].log_evidence
+        cross, smoothed = last.covariance, []
+        for law, link in zip(reversed(smoothed_by(laws, links)), [None, *reversed(links)], strict=True):
+            cross = cross if link is None else link.gain @ cross
+            kappa = (k * cross / law.covariance).item()
+            offset = (k * last.mean - kappa * law.mean).item()
+            smoothed.append(BenesBelief(law.time, law.mean, law.covariance, kappa, log_evidence, offset))
+        return Smoothed(tuple(reversed(smoothed)), (StepInfo(),) * len(laws))
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings, exactly: Brownian motion back from draws of the last law."""
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        last = laws[-1].sample(n, generator)
+        paths = backward_simulated(self._brownian(laws), self._linked, last, generator)
+        return PathDraws(paths[:, positions(laws, times)])
+
+    def _brownian(self, laws: Sequence[Belief]) -> list[GaussianBelief]:
+        """N(m, P) of every law."""
+        own = [checked_belief(law, BenesBelief) for law in laws]
+        return [GaussianBelief(law.time, law.centre, law.variance) for law in own]
+
+    def _linked(self, now: GaussianBelief, duration: float) -> Link:
+        covariance = now.covariance + self.model.sde.variance_rate() * duration
+        return Link(now.mean, covariance, now.covariance / covariance)
 
 
 def _log_mass(centre: Tensor, variance: Tensor, kappa: float) -> float:

@@ -35,6 +35,7 @@ class Stretch:
         predicted: what the predicts reported.
         updated: what the updates reported.
         beliefs: after the readings.
+        before: the beliefs before them; empty where many steps are taken at a time.
     """
 
     means: Tensor
@@ -43,6 +44,7 @@ class Stretch:
     predicted: Sequence[StepInfo]
     updated: Sequence[StepInfo]
     beliefs: Sequence[Belief]
+    before: Sequence[Belief] = ()
 
 
 @runtime_checkable
@@ -79,10 +81,11 @@ class Filter(Protocol):
 def stepped(filter: Filter, belief: Belief, time: float, y: Tensor, generator: Generator) -> tuple[Belief, Stretch]:
     """Predict to ``time`` and take in the reading there: the belief after that, and what it was."""
     belief, predicted = filter.predict(belief, max(time - belief.time, 0.0), generator)
+    before = belief
     if failed(predicted):
         # The belief has stayed at an earlier time, where this reading was not taken.
         updated = StepInfo(status=predicted.status)
     else:
         belief, updated = filter.update(belief, y, generator)
     mean, covariance = belief.mean.unsqueeze(0), belief.covariance.unsqueeze(0)
-    return belief, Stretch(mean, covariance, [belief.log_evidence], [predicted], [updated], [belief])
+    return belief, Stretch(mean, covariance, [belief.log_evidence], [predicted], [updated], [belief], [before])

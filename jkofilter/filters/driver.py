@@ -86,6 +86,7 @@ class _Collected:
     infos: list[StepInfo] = field(default_factory=list)
     predict_infos: list[StepInfo] = field(default_factory=list)
     beliefs: list[Belief] = field(default_factory=list)
+    before: list[Belief] = field(default_factory=list)
 
     def add(self, stretch: Stretch, keep_beliefs: bool) -> None:
         self.means.append(stretch.means)
@@ -95,9 +96,9 @@ class _Collected:
         self.infos += stretch.updated
         if keep_beliefs:
             self.beliefs += stretch.beliefs
+            self.before += stretch.before
 
 
-@one_thread()
 def run_filter(
     filter: Filter,
     series: ObservationSeries,
@@ -124,13 +125,21 @@ def run_filter(
             was only assumed, or the filter cannot take this series.
         FilterError: a step failed.
     """
+    return run_and_predicted(filter, series, until, seed, progress, keep_beliefs)[0]
+
+
+@one_thread()
+def run_and_predicted(
+    filter: Filter, series: ObservationSeries, until: Any, seed: int, progress: bool, keep_beliefs: bool
+) -> tuple[FilterResult, tuple[Belief, ...]]:
+    """What ``run_filter`` gives, and the beliefs before the readings where these are kept and the filter tells them."""
     if not isinstance(series, ObservationSeries):
         raise InputError("series must be an ObservationSeries(times, values).")
     times = series.times.tolist()
     end = None if until is None else series.time_of(until, "until")
     if end is not None and not times[-1] <= end < math.inf:
         raise InputError(f"until must be finite and not before the last reading at {times[-1]:g}, got {until!r}.")
-    _require_start_meant(filter, series)
+    require_start_meant(filter, series)
     tracker = Tracker(filter, seed, series.start)
     found = _Collected()
     for stretch in _with_progress(
@@ -140,7 +149,7 @@ def run_filter(
     if end is not None and end > tracker.belief.time:
         tracker.predict(end - tracker.belief.time)
         found.predict_infos.append(tracker.info)
-    return FilterResult(
+    result = FilterResult(
         times=series.times,
         means=torch.cat(found.means),
         covariances=torch.cat(found.covariances),
@@ -150,10 +159,13 @@ def run_filter(
         final=tracker.belief,
         beliefs=tuple(found.beliefs),
         clock=series.clock,
+        filter=filter,
+        series=series,
     )
+    return result, tuple(found.before) if len(found.before) == len(times) else ()
 
 
-def _require_start_meant(filter: Filter, series: ObservationSeries) -> None:
+def require_start_meant(filter: Filter, series: ObservationSeries) -> None:
     """Raise InputError where the prior would be forgotten a thousand times over before the first reading."""
     if not series.start_assumed:
         return

@@ -14,6 +14,7 @@ from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import FilterError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    checked_belief,
     predicting,
     present_reading,
     require_gaussian_noise,
@@ -29,6 +30,8 @@ from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel, sample_prior
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import gaussian_log_density, safe_cholesky, symmetrised
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions, require_known
+from jkofilter.smoothing.gaussian import gain_of
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,34 @@ class EnsembleKalmanFilter(Runnable):
         details = {"jitter": jitter} if jitter else {}
         note = observation.note_near(reading, near)
         return after, StepInfo(log_evidence=increment, details=details, note=note)
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings: each member shifted by the gain back over every gap.
+
+        A member's shift at the end of a gap, from where it was predicted, comes back through the regression of the
+        ensemble's states on its predictions (Raanes 2016, Q. J. R. Meteorol. Soc. 142, 1259-1264).
+        """
+        laws = [checked_belief(law, ParticleBelief) for law in record.laws]
+        predicted = [checked_belief(law, ParticleBelief).particles for law in record.predicted]
+        log_evidence, members = laws[-1].log_evidence, [laws[-1].particles]
+        for now, later in zip(reversed(laws[:-1]), reversed(predicted), strict=False):
+            states, foreseen = now.particles - now.particles.mean(0), later - later.mean(0)
+            cross, spread = states.mT @ foreseen, symmetrised(foreseen.mT @ foreseen)
+            members.append(now.particles + (members[-1] - later) @ gain_of(cross, spread).mT)
+        smoothed = [self._belief(law.time, x, log_evidence) for law, x in zip(laws, reversed(members), strict=True)]
+        return Smoothed(tuple(smoothed), (StepInfo(),) * len(laws))
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` members' smoothed paths, drawn with replacement.
+
+        Raises:
+            InputError: a time that the record has not.
+        """
+        require_known(times, record.times)
+        laws = self.smoothed(record, generator).laws
+        chosen = torch.randint(self.members, (n,), generator=generator, device=generator.device)
+        paths = [laws[i].particles[chosen] for i in positions(laws, times)]  # type: ignore[attr-defined]
+        return PathDraws(torch.stack(paths, 1))
 
     def _belief(self, time: float, x: Tensor, log_evidence: float) -> ParticleBelief:
         log_weights = torch.full((x.shape[0],), -math.log(x.shape[0]), dtype=x.dtype, device=x.device)

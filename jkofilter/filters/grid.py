@@ -17,6 +17,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    checked_belief,
     checked_log_likelihood,
     occasion,
     predicting,
@@ -26,7 +27,15 @@ from jkofilter.filters.checks import (
     updating,
 )
 from jkofilter.filters.contract import joined
-from jkofilter.filters.on_grid import OnGrid, belief_on_grid, in_support, kind_of_belief, log_prior, prior_on_grid
+from jkofilter.filters.on_grid import (
+    OnGrid,
+    belief_on_grid,
+    checked_bounds,
+    in_support,
+    kind_of_belief,
+    log_prior,
+    prior_on_grid,
+)
 from jkofilter.filters.surprise import surprise
 from jkofilter.models.checks import require_positive
 from jkofilter.models.state_space import StateSpaceModel
@@ -35,9 +44,11 @@ from jkofilter.numerics.chang_cooper import ChangCooper, Progress, evolve
 from jkofilter.numerics.chang_cooper_2d import ChangCooper2D
 from jkofilter.numerics.grid_ends import LEFT, ends_of, precipice
 from jkofilter.numerics.grid_following import LINE, PLANE, Reach, ages, fit, follow, log, upwinding
-from jkofilter.numerics.grids import Axis, Grid, log_mass
+from jkofilter.numerics.grids import Axis, Grid, LogDensity, log_mass
 from jkofilter.numerics.resolution import unresolved
 from jkofilter.numerics.resolution_2d import unresolved_on_plane
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed
+from jkofilter.smoothing.gridded import GridSmoother, gridded_paths
 
 MOST_GRID_STEPS = 1e9
 """Steps of the length asked for from which on a duration is questioned: a stationary law takes far longer ones."""
@@ -93,7 +104,7 @@ class GridFilter(Runnable):
         object.__setattr__(self, "cells", _checked_cells(self.cells, self.model.dim))
         require_positive("step", self.step)
         if self.bounds is not None:
-            object.__setattr__(self, "bounds", _checked_bounds(self.bounds, self.model.dim))
+            object.__setattr__(self, "bounds", checked_bounds(self.bounds, self.model.dim))
             # Building it here reports a potential that is not finite within the bounds at construction.
             self._require_inside()
             _ = self._closed_operator
@@ -230,11 +241,7 @@ class GridFilter(Runnable):
     def _given(self, now: OnGrid, reading: Tensor) -> tuple[OnGrid, StepInfo]:
         self._require_own_grid(now)
 
-        def log_likelihood(x: Array) -> Array:
-            with torch.no_grad():
-                return as_array(checked_log_likelihood(self.model, reading, self._points(x), now.time))
-
-        grid = now.grid
+        log_likelihood, grid = self._log_likelihood(reading, now.time), now.grid
         if self.bounds is not None:
             log_density = as_array(now.log_density) + log_likelihood(grid.points).reshape(grid.shape)
         else:
@@ -261,6 +268,28 @@ class GridFilter(Runnable):
                 self.model, reading, self._points(now.grid.points), np.exp(as_array(now.log_density)).ravel()
             ),
         )
+
+    def _log_likelihood(self, reading: Tensor, time: float) -> LogDensity:
+        def log_likelihood(x: Array) -> Array:
+            with torch.no_grad():
+                return as_array(checked_log_likelihood(self.model, reading, self._points(x), time))
+
+        return log_likelihood
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, each on its own cells: this filter over the reversed readings.
+
+        Raises:
+            InputError: exp(-beta V) has no finite mass, and the last reading does not bound the state.
+            FilterError: a step of the backward pass failed.
+        """
+        closed, likelihood = self.bounds is not None, self._log_likelihood
+        own = GridSmoother(self, closed, self._asked, self._reach, likelihood, lambda x: -self._energy(x))
+        return own.smoothed([checked_belief(law, self._kind) for law in record.laws], record.readings, generator)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings, on the line alone (else InputError), by exact transitions."""
+        return gridded_paths(self, record, n, times, generator)
 
     def _unsure(self, before: OnGrid, grid: Grid, log_joint: Array) -> str:
         """What to note where the posterior sits too deep in a tail of the law predicted; empty where it does not."""
@@ -362,28 +391,3 @@ def _checked_cells(cells: int | tuple[int, int] | None, dim: int) -> int | tuple
         pair = "" if dim == 1 else ", or a pair of them"
         raise InputError(f"cells must be an integer of at least {_FEWEST_CELLS}{pair}, got {cells!r}.")
     return sides[0] if dim == 1 else (sides[0], sides[1])
-
-
-def _checked_bounds(bounds: Side | tuple[Side, Side], dim: int) -> Side | tuple[Side, Side]:
-    """One (low, high) for d = 1, a pair of them for d = 2."""
-    if dim == 1:
-        return _checked_side(bounds, bounds, "two numbers (low, high)")
-    form = "two numbers (low, high), or ((low1, high1), (low2, high2)),"
-    try:
-        first, second = bounds
-    except (TypeError, ValueError) as error:
-        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
-    if np.ndim(first) == 0 and np.ndim(second) == 0:
-        side = _checked_side(bounds, bounds, form)
-        return side, side
-    return _checked_side(first, bounds, form), _checked_side(second, bounds, form)
-
-
-def _checked_side(side: object, bounds: object, form: str) -> Side:
-    try:
-        low, high = (float(bound) for bound in side)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"bounds must be finite with low < high, got {bounds!r}.")
-    return low, high

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, cast
 
+import torch
 from torch import Generator, Tensor
 
 from jkofilter.assimilation.settings import UpdateSettings
@@ -15,6 +16,7 @@ from jkofilter.beliefs.quantile import QuantileBelief
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    checked_belief,
     on_occasion,
     predicting,
     predicting_from,
@@ -27,6 +29,7 @@ from jkofilter.filters.jko_pool import PoolCarrier
 from jkofilter.models.checks import require_count, require_positive
 from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
 from jkofilter.transport.laws.belief import TransportBelief
 from jkofilter.transport.laws.prior_pool import check_pool
 from jkofilter.transport.line.quantile_flow import FlowSettings
@@ -199,6 +202,39 @@ class JKOFilter(Runnable):
                 return self._failed(now, on_occasion(error, reading, now.time), error)
 
         return updating(belief, self._carrier.kind, y, self.model, step)
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings: the flow itself, over the reversed readings from exp(-beta V).
+
+        Raises:
+            InputError: another filter's beliefs, or more than one dimension.
+            FilterError: a step of the backward pass failed.
+        """
+        return self._line_carrier().smoothed(
+            [checked_belief(law, QuantileBelief) for law in record.laws], record.readings
+        )
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings: backwards through the laws, by exact transition densities.
+
+        Raises:
+            InputError: another filter's beliefs, or more than one dimension.
+            FilterError: a law between two readings cannot be had.
+        """
+        carrier = self._line_carrier()
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        states = carrier.paths([checked_belief(law, QuantileBelief) for law in laws], n, generator)
+        chosen = torch.from_numpy(states[:, positions(laws, times)]).to(self.model.device, self.model.dtype)
+        return PathDraws(chosen.unsqueeze(-1))
+
+    def _line_carrier(self) -> LineCarrier:
+        carrier = self._carrier
+        if not isinstance(carrier, LineCarrier):
+            raise InputError(
+                "JKOFilter smooths in one dimension, by its quantile transport; use GridFilter on the plane, or "
+                "ParticleFilter in any dimension."
+            )
+        return carrier
 
     def _failed(self, now: B, message: str, error: FilterError) -> tuple[B, StepInfo]:
         """The belief as it was and what went wrong, or the error: the policy in one place."""

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from jkofilter._typing import Array
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.quantile import QuantileBelief
+from jkofilter.beliefs.timing import at_time
 from jkofilter.errors import FilterError, InputError
 from jkofilter.filters.checks import checked_log_likelihood, log_likelihood_without_nan, occasion
 from jkofilter.filters.contract import joined
 from jkofilter.filters.on_grid import in_support, location, log_prior
 from jkofilter.filters.surprise import surprise
+from jkofilter.models.line import reversible_line
 from jkofilter.models.sde import require_finite_potential
 from jkofilter.models.state_space import StateSpaceModel, prior_support
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.backward_cells import BackwardCells
+from jkofilter.smoothing.backward import BackwardFunction, OnLine, last_reading, no_reading, told
+from jkofilter.smoothing.contract import Smoothed
+from jkofilter.smoothing.line_paths import paths_of
 from jkofilter.transport.line.density import MAX_MASS_DEFECT, QuantileDensity, adapted, beyond, normalised
 from jkofilter.transport.line.landscape import Landscape
 from jkofilter.transport.line.on_cells import carried_on_cells
@@ -31,6 +39,11 @@ from jkofilter.transport.line.witness import Testimony, examined, solves
 PRIOR_REACH = 40.0
 PRIOR_CORE = 15.0
 _PATIENCE = 10.0
+_SPREAD = PRIOR_REACH * np.sinh(np.linspace(-6, 6, 1601)) / math.sinh(6)
+"""Where a law is looked for, in units of its scale."""
+_KNOWN = 40.0
+"""Nats below its maximum to which a law that has been moved is relied on."""
+_CELLS = 2000
 _LEANS = 0.1
 """Share of the mass between the peak of a posterior and an edge on which it leans."""
 
@@ -64,7 +77,7 @@ class LineCarrier:
             raise InputError("prior must have a support; set that property of the distribution.")
         _require_finite_moments(prior)
         ((centre, scale),) = location(self.model)
-        start = centre + scale * PRIOR_REACH * np.sinh(np.linspace(-6, 6, 1601)) / math.sinh(6)
+        start = centre + scale * _SPREAD
 
         def log_density(x: Array) -> Array:
             return log_prior(self.model, x[:, None])
@@ -138,6 +151,87 @@ class LineCarrier:
         )
         return self._belief(density, now.time, now.log_evidence + increment), info
 
+    # --- smoothing ----------------------------------------------------------------------------------------------------
+
+    def smoothed(self, laws: Sequence[QuantileBelief], readings: Sequence[Tensor | None]) -> Smoothed:
+        """The laws of a record given all its readings: the flow itself, run over the reversed readings from pi.
+
+        Raises:
+            FilterError: a step of the backward pass fails, or pi times what the last reading says has no finite mass.
+        """
+        forward, last = laws[-1].log_evidence, last_reading(readings)
+        found: list[tuple[QuantileBelief, StepInfo]] = [(law, StepInfo()) for law in reversed(laws)]
+        if last is None:
+            return Smoothed(tuple(laws), (StepInfo(),) * len(laws))
+        h: OnLine = no_reading
+        found, backward = found[: len(laws) - last], forward
+        r = self._first(laws[last], readings[last])
+        for k in range(last - 1, -1, -1):
+            gap, after = laws[k + 1].time - laws[k].time, self._weighed_by(h, readings[k + 1], laws[k + 1].time)
+            r = at_time(self.predict(r, gap, Generator())[0], laws[k].time)
+            h = self._backward_function(r)
+            density, increment = self._given_later(laws[k], h)
+            if h.missed(density.x, np.exp(density.log_mass)):
+                h = self._from_cells(laws[k], r, after, gap)
+                density, increment = self._given_later(laws[k], h)
+            backward = laws[k].log_evidence + increment
+            found.append((self._belief(density, laws[k].time, forward), told(backward, forward)))
+            y = readings[k]
+            if k > 0 and y is not None:
+                r = self.update(r, y, Generator())[0]
+        smoothed, infos = zip(*reversed(found), strict=True)
+        return Smoothed(smoothed, infos, backward)
+
+    def paths(self, laws: Sequence[QuantileBelief], n: int, generator: Generator) -> Array:
+        """``n`` paths given all readings at the times of the laws, (n, k)."""
+        return paths_of(
+            self.model, laws, [_density(law).law for law in laws], [_ends(law) for law in laws], n, generator
+        )
+
+    def _first(self, law: QuantileBelief, y: Tensor | None) -> QuantileBelief:
+        """pi times the likelihood of the last reading, at its time."""
+        assert y is not None, "the last reading was looked for"
+        given, log_pi = self._log_likelihood(y, law.time), self._log_pi
+        start = law.mean.item() + law.covariance.sqrt().item() * _SPREAD
+        where = f"of the stationary density and the last reading, at time {law.time:g}"
+        density, total = _bayes(lambda x: log_pi(x) + given(x), start, self.settings.nodes, where)
+        return self._belief(density, law.time, total)
+
+    def _log_likelihood(self, y: Tensor, time: float) -> OnLine:
+        return lambda x: as_array(log_likelihood_without_nan(self.model, y, self._points(x), time))
+
+    def _weighed_by(self, h: OnLine, y: Tensor | None, time: float) -> OnLine:
+        if y is None:
+            return h
+        given = self._log_likelihood(y, time)
+        return lambda x: h(x) + given(x)
+
+    @cached_property
+    def _log_pi(self) -> OnLine:
+        beta, ((centre, _),) = float(self.model.sde.beta), location(self.model)
+        level = float(self._energy(np.array([centre]))[0])
+        return lambda x: -beta * (self._energy(x) - level)
+
+    def _backward_function(self, r: QuantileBelief) -> BackwardFunction:
+        density = _density(r)
+        known = density.x[density.log_density > density.log_density.max() - _KNOWN]
+        return BackwardFunction(density.law, self._log_pi, known, r.log_evidence)
+
+    def _from_cells(self, law: QuantileBelief, r: QuantileBelief, after: OnLine, gap: float) -> OnLine:
+        """log h by the backward equation on cells, where the law reaches to where pi is too deep for r."""
+        ends = np.array([_ends(law), _ends(r)])
+        edges = np.linspace(ends.min(), ends.max(), _CELLS + 1)
+        cells = BackwardCells(reversible_line(self.model.sde, self.model.device, _CELLS), edges)
+        return CubicSpline(cells.centres, cells.earlier(after(cells.centres), gap), bc_type="natural")
+
+    def _given_later(self, law: QuantileBelief, h: OnLine) -> tuple[QuantileDensity, float]:
+        before = _density(law)
+
+        def log_smoothed(x: Array) -> Array:
+            return in_support(self.model, law.time, x[:, None], before.law(x)) + h(x)
+
+        return _bayes(log_smoothed, before.x, self.settings.nodes, f"given all readings, at time {law.time:g}")
+
     def _pressed(self, time: float, density: QuantileDensity) -> str:
         """What to note of a posterior that leans on the edge of its prior's support, which nodes round off."""
         if time > 0.0:
@@ -178,6 +272,13 @@ def _require_finite_moments(prior: Distribution) -> None:
         return
     if not torch.isfinite(known).all():
         raise InputError("prior must have a finite mean and variance for the quantile transport; cut off its tails.")
+
+
+def _ends(belief: QuantileBelief) -> tuple[float, float]:
+    """Where a law is down by as many nats as it is known."""
+    density = _density(belief)
+    held = density.x[density.log_density > density.log_density.max() - _KNOWN]
+    return float(held[0]), float(held[-1])
 
 
 def _density(belief: QuantileBelief) -> QuantileDensity:

@@ -13,12 +13,14 @@ from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import predicting, present_reading, require_model, updating
+from jkofilter.filters.checks import checked_belief, predicting, present_reading, require_model, updating
 from jkofilter.models.observations import LinearGaussian
 from jkofilter.models.potentials import Quadratic
 from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.linalg import gaussian_log_density, gaussian_prior_moments, spd_inverse, symmetrised
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
+from jkofilter.smoothing.gaussian import Link, backward_simulated, gain_of, rauch_tung_striebel
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,22 @@ class KalmanFilter(Runnable):
             now.log_evidence + increment,
         )
         return after, StepInfo(log_evidence=increment)
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, exactly (Rauch, Tung & Striebel 1965)."""
+        return rauch_tung_striebel([checked_belief(law, GaussianBelief) for law in record.laws], self._linked)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings, exactly."""
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        checked = [checked_belief(law, GaussianBelief) for law in laws]
+        last = checked[-1].sample(n, generator)
+        return PathDraws(backward_simulated(checked, self._linked, last, generator)[:, positions(laws, times)])
+
+    def _linked(self, now: GaussianBelief, duration: float) -> Link:
+        centre, flow, noise = self._transition(duration, now.mean)
+        covariance = symmetrised(flow @ now.covariance @ flow.mT) + noise
+        return Link(centre + flow @ (now.mean - centre), covariance, gain_of(now.covariance @ flow.mT, covariance))
 
     def _transition(self, duration: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centre b, flow e^{-A t} and noise covariance (beta A)^-1 (I - e^{-2 A t}), by eigenvectors of A."""

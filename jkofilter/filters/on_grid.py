@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,8 @@ from jkofilter.numerics.grid_following import Reach, fit
 from jkofilter.numerics.grids import Axis, Grid, log_mass
 
 OnGrid: TypeAlias = GridBelief | GridBelief2D
+
+Bounds: TypeAlias = tuple[float, float] | tuple[tuple[float, float], tuple[float, float]]
 
 _PRIOR_REACH = 40.0
 
@@ -93,3 +96,33 @@ def location(model: StateSpaceModel) -> list[tuple[float, float]]:
     draws = sample_prior(model.prior, 1001, stream(0, "probe")).double().cpu()
     low, middle, high = torch.quantile(draws, draws.new_tensor([0.25, 0.5, 0.75]), dim=0)
     return list(zip(middle.tolist(), (high - low).clamp(min=1e-12).tolist(), strict=True))
+
+
+def _checked_side(side: object, bounds: object, form: str) -> tuple[float, float]:
+    """One (low, high) of ``bounds`` as two numbers.
+
+    Raises:
+        InputError: it is none; ``form`` says what bounds should be.
+    """
+    try:
+        low, high = (float(bound) for bound in side)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"bounds must be finite with low < high, got {bounds!r}.")
+    return low, high
+
+
+def checked_bounds(bounds: Bounds, dim: int) -> Bounds:
+    """One (low, high) for d = 1, a pair of them for d = 2."""
+    if dim == 1:
+        return _checked_side(bounds, bounds, "two numbers (low, high)")
+    form = "two numbers (low, high), or ((low1, high1), (low2, high2)),"
+    try:
+        first, second = bounds
+    except (TypeError, ValueError) as error:
+        raise InputError(f"bounds must be {form} or None, got {bounds!r}.") from error
+    if np.ndim(first) == 0 and np.ndim(second) == 0:
+        side = _checked_side(bounds, bounds, form)
+        return side, side
+    return _checked_side(first, bounds, form), _checked_side(second, bounds, form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -72,10 +72,24 @@ def equal_log_weights(x: Points) -> Scalars:
     return torch.full((len(x),), -math.log(len(x)), dtype=x.dtype, device=x.device)
 
 
-def survivors(
-    belief: ParticleBelief, n: int, threshold: float, scheme: str, generator: Generator
-) -> tuple[Points, Scalars, bool]:
-    """``n`` particles with log weights, and whether they were resampled.
+class Survivors(NamedTuple):
+    """Particles at the start of a prediction.
+
+    Attributes:
+        points: (n, d).
+        log_weights: normalised, (n,).
+        resampled: whether they were.
+        ancestors: their places among the particles before, (n,).
+    """
+
+    points: Points
+    log_weights: Scalars
+    resampled: bool
+    ancestors: Tensor
+
+
+def survivors(belief: ParticleBelief, n: int, threshold: float, scheme: str, generator: Generator) -> Survivors:
+    """``n`` particles with log weights.
 
     Args:
         belief: weighted particles.
@@ -85,9 +99,10 @@ def survivors(
         generator: draws.
     """
     if len(belief.particles) == n and (threshold == 0 or belief.ess > threshold * n * (1 + 1e-12)):
-        return belief.particles, belief.log_weights, False
-    x = belief.particles[resample(belief.log_weights, scheme, generator, n)]
-    return x, equal_log_weights(x), True
+        return Survivors(belief.particles, belief.log_weights, False, torch.arange(n, device=belief.particles.device))
+    chosen = resample(belief.log_weights, scheme, generator, n)
+    x = belief.particles[chosen]
+    return Survivors(x, equal_log_weights(x), True, chosen)
 
 
 def arrive(
@@ -127,7 +142,7 @@ def arrive(
 def predicted(
     model: StateSpaceModel,
     now: ParticleBelief,
-    start: tuple[Points, Scalars, bool],
+    start: Survivors,
     duration: float,
     generator: Generator,
     settings: tuple[float | None, str, float],
@@ -148,19 +163,19 @@ def predicted(
     """
     substep = settings[0]
     require_short(duration, model, substep)
-    x, log_weights, resampled = start
-    arrived = arrive(model.sde, x, duration, generator, *settings)
+    arrived = arrive(model.sde, start.points, duration, generator, *settings)
     after = ParticleBelief(
         now.time + duration,
         arrived.points,
-        log_weights,
+        start.log_weights,
         now.log_evidence,
         arrived.means,
         arrived.variance,
         model.sde.domain,
+        start.ancestors,
     )
     moved = arrived.moved
-    details = {"resampled": float(resampled), "steps": float(moved.steps), "split": float(moved.split)}
+    details = {"resampled": float(start.resampled), "steps": float(moved.steps), "split": float(moved.split)}
     return after, StepInfo(details=details, note=coarse_note(moved.coarseness, substep))
 
 
@@ -218,6 +233,7 @@ def weighed(now: ParticleBelief, log_likelihood: Scalars) -> tuple[ParticleBelie
         log_evidence=now.log_evidence + increment,
         kernel_means=None,
         kernel_variance=0.0,
+        ancestors=None,
     )
     return after, StepInfo(log_evidence=increment, ess=after.ess, note=collapsed(after.ess, len(log_weights)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
@@ -11,8 +12,9 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.particle import ParticleBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import predicting, require_model, require_substep
+from jkofilter.filters.checks import checked_belief, predicting, require_model, require_substep
 from jkofilter.filters.on_particles import (
+    equal_log_weights,
     first_particles,
     likelihood_of,
     predicted,
@@ -24,6 +26,11 @@ from jkofilter.filters.on_particles import (
 from jkofilter.models.checks import require_count
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.resampling import checked_scheme
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions, require_known
+from jkofilter.smoothing.particles import backward_simulated, few_ancestors
+
+_PATHS = 2_000
+"""Paths that a smoothing law is made of: each is weighed against every particle."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,34 @@ class ParticleFilter(Runnable):
             return weighed(now, likelihood_of(self.model, now, reading))
 
         return updated(belief, ParticleBelief, y, self.model, step)
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, by backward simulation (Godsill, Doucet & West 2004).
+
+        Paths go back through the last transitions, so they need ``density="transition"``; where few different particles
+        are left of them a note says so.
+
+        Raises:
+            InputError: the density of the last transition is not known.
+        """
+        laws, predicted = _own(record.laws), _own(record.predicted)
+        paths, distinct = backward_simulated(laws, predicted, min(self.particles, _PATHS), generator)
+        log_evidence, smoothed = laws[-1].log_evidence, []
+        for law, x in zip(laws, paths.unbind(1), strict=True):
+            smoothed.append(ParticleBelief(law.time, x, equal_log_weights(x), log_evidence, walls=law.walls))
+        return Smoothed(tuple(smoothed), tuple(StepInfo(note=few_ancestors(count)) for count in distinct))
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` paths given all readings, by backward simulation.
+
+        Raises:
+            InputError: the density of the last transition is not known, or a time is none of the record's.
+        """
+        require_known(times, record.times)
+        laws, predicted = _own(record.laws), _own(record.predicted)
+        paths, distinct = backward_simulated(laws, predicted, n, generator)
+        return PathDraws(paths[:, positions(laws, times)], StepInfo(note=few_ancestors(min(distinct))))
+
+
+def _own(laws: Sequence[Belief]) -> list[ParticleBelief]:
+    return [checked_belief(law, ParticleBelief) for law in laws]

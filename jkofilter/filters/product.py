@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from jkofilter._typing import Matrix
@@ -15,10 +16,11 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.beliefs.product import ProductBelief
 from jkofilter.errors import InputError
 from jkofilter.filters.base import Runnable
-from jkofilter.filters.checks import predicting, updating
+from jkofilter.filters.checks import checked_belief, predicting, updating
 from jkofilter.filters.contract import Filter, failed, joined
 from jkofilter.models.checks import require_orthogonal
 from jkofilter.models.state_space import StateSpaceModel
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, Smoother
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,48 @@ class ProductFilter(Runnable):
 
         return updating(belief, ProductBelief, y, self.model, step)
 
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, of every coordinate for itself.
+
+        Raises:
+            InputError: a coordinate's filter cannot smooth.
+        """
+        done = [one.smoothed(self._part(record, i), generator) for i, one in enumerate(self._smoothers)]
+        laws = zip(*(each.laws for each in done), strict=True)
+        notes = zip(*((info.note for info in each.infos) for each in done), strict=True)
+        evidence = [each.log_evidence for each in done if each.log_evidence is not None]
+        return Smoothed(
+            tuple(ProductBelief(marginals, self._rotation) for marginals in laws),
+            tuple(StepInfo(note=joined(*parts)) for parts in notes),
+            sum(evidence) if len(evidence) == len(done) else None,
+        )
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` paths given all readings, of every coordinate for itself.
+
+        Raises:
+            InputError: a coordinate's filter cannot smooth.
+        """
+        smoothers = enumerate(self._smoothers)
+        drawn = [one.paths(self._part(record, i), n, times, generator) for i, one in smoothers]
+        return PathDraws(torch.cat([one.states for one in drawn], -1) @ self._rotation)
+
+    @property
+    def _smoothers(self) -> list[Smoother]:
+        found = [one for one in self.coordinates if isinstance(one, Smoother)]
+        if len(found) < len(self.coordinates):
+            raise InputError("coordinates hold a filter that cannot smooth; use SpectralFilter or GridFilter for each.")
+        return found
+
+    def _part(self, record: Record, i: int) -> Record:
+        """The record of the i-th coordinate."""
+
+        def part(laws: tuple[Belief, ...]) -> tuple[Belief, ...]:
+            return tuple(checked_belief(law, ProductBelief).marginals[i] for law in laws)
+
+        readings = tuple(_component(reading, i) for reading in record.readings)
+        return Record(part(record.predicted), part(record.laws), readings)
+
     def _each(
         self, now: ProductBelief, step: Callable[[Filter, Any, int], tuple[Belief, StepInfo]]
     ) -> tuple[ProductBelief, StepInfo]:
@@ -96,3 +140,8 @@ class ProductFilter(Runnable):
         details = {"kl": sum(info.details["kl"] for info in infos)} if all("kl" in i.details for i in infos) else {}
         notes = joined(*(f"coordinate {i}: {info.note}" for i, info in enumerate(infos) if info.note))
         return after, StepInfo(status, sum(info.log_evidence for info in infos), details=details, note=notes)
+
+
+def _component(reading: Tensor | None, i: int) -> Tensor | None:
+    """The i-th component of a reading, None where it is missing."""
+    return None if reading is None or torch.isnan(reading[i]) else reading[i : i + 1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +14,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from jkofilter._typing import Array
 from jkofilter.beliefs.base import Belief
 from jkofilter.beliefs.info import StepInfo
+from jkofilter.beliefs.region import as_region
 from jkofilter.errors import InputError
 from jkofilter.files import DamagedError, Format, Table
-from jkofilter.filters.contract import failed, joined
+from jkofilter.filters.contract import Filter, failed, joined
+from jkofilter.filters.forecast import Forecast, forecast
+from jkofilter.filters.passage import first_passage
+from jkofilter.filters.predictive import PredictiveChecks, predictive_checks
 from jkofilter.models.clock import Clock, restored_clock, stored_clock
-from jkofilter.models.series import ObservationSeries, times_shown
+from jkofilter.models.series import ObservationSeries, is_one_time, moment_columns, times_by, times_shown
 from jkofilter.numerics.draws import stream
 from jkofilter.pictures.over_time import Track, track_figure
 from jkofilter.pictures.style import DEFAULT_LABELS, Labels
@@ -53,6 +61,8 @@ class FilterResult:
         final: the belief at the end (at ``until`` when given).
         beliefs: all m beliefs when kept, else empty.
         clock: what makes dates of times, where the series had dates.
+        filter: that made it; None in a result that was loaded.
+        series: what it was made of; None in a result that was loaded.
 
     Where a predict failed and was reported, its reading is left out: the belief is that of an earlier time, and the
     next predict starts from there.
@@ -67,6 +77,8 @@ class FilterResult:
     final: Belief
     beliefs: tuple[Belief, ...] = ()
     clock: Clock | None = None
+    filter: Filter | None = None
+    series: ObservationSeries | None = None
 
     def __len__(self) -> int:
         """Number of readings m."""
@@ -106,12 +118,7 @@ class FilterResult:
         failed, else that of the update; the note is that of both, and in the last row also of the predict on to
         ``until``.
         """
-        means = self.means.cpu().numpy()
-        deviations = torch.diagonal(self.covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
-        columns: dict[str, Any] = {"time": times_shown(self.times, self.clock)}
-        for i in range(means.shape[1]):
-            columns[f"mean{i}"] = means[:, i]
-            columns[f"sd{i}"] = deviations[:, i]
+        columns = moment_columns(self.times, self.means, self.covariances, self.clock)
         columns["log_evidence"] = self.log_evidence.numpy()
         steps = list(zip(self.predict_infos, self.infos, strict=False))
         columns["status"] = [p.status if failed(p) else u.status for p, u in steps]
@@ -148,6 +155,64 @@ class FilterResult:
             data["draws"] = (("time", "sample", "state"), draws.cpu().numpy())
         return xarray.Dataset(data, coords={"time": times_shown(self.times, self.clock)})
 
+    def forecast(self, times: Any, seed: int = 0) -> Forecast:
+        """The laws at times to come, without further readings.
+
+        Args:
+            times: increasing, after the last reading (after ``until``, where the run went on to that); numbers in the
+                SDE's unit, or dates where the series has dates.
+            seed: seeds all draws.
+
+        Raises:
+            InputError: the result was loaded from a file, or times are not of the future or not increasing.
+            FilterError: a step failed.
+        """
+        if self.filter is None:
+            raise InputError("a result that was loaded knows no filter to forecast with; run the series again.")
+        return forecast(self.filter, self.final, times_by(self.clock, times, "times"), seed, self.clock)
+
+    def passage(self, region: Any, by: Any, seed: int = 0) -> float | Array:
+        """Probability to be in a region at some time from the end of the record on.
+
+        Args:
+            region: as for ``Belief.probability``: (low, high), None where there is no end; in more dimensions such a
+                pair or None for each coordinate, or a function of points.
+            by: a time after the last reading, or several, increasing; numbers in the SDE's unit, or dates.
+            seed: seeds the paths that are drawn in more than one dimension.
+
+        Returns:
+            A number, or one for each time, (k,).
+
+        Raises:
+            InputError: the result was loaded from a file, the region cannot be read, or times are not of the future.
+        """
+        if self.filter is None:
+            raise InputError("a result that was loaded knows no model to ask; run the series again.")
+        times, now = times_by(self.clock, by, "by"), self.final.time
+        if not times or not all(before <= time < math.inf for before, time in pairwise([now, *times])):
+            raise InputError(f"by must hold finite times that increase from {now:g}, got {by!r}.")
+        generator = stream(seed, "forecast", self.means.device)
+        durations = [time - now for time in times]
+        found = first_passage(self.filter.model, self.final, as_region(region, self.final.dim), durations, generator)
+        return float(found[0]) if is_one_time(by) else found
+
+    def predictive_checks(self, seed: int = 0) -> PredictiveChecks:
+        """How each reading lay within what was predicted for it: ranks, residuals, log densities.
+
+        Args:
+            seed: seeds the draws of filters that need some, and of readings that are whole numbers.
+
+        Raises:
+            InputError: the result was loaded from a file, or beliefs were not kept.
+            FilterError: a step failed.
+        """
+        if self.filter is None or self.series is None:
+            raise InputError("a result that was loaded knows no filter to predict with; run the series again.")
+        if not self.beliefs:
+            raise InputError("predictive_checks needs the beliefs; run with keep_beliefs=True.")
+        increments = self.log_evidence.diff(prepend=self.log_evidence.new_zeros(1))
+        return predictive_checks(self.filter, self.series, self.beliefs, increments, seed)
+
     def plot(
         self,
         path: Tensor | None = None,
@@ -176,13 +241,7 @@ class FilterResult:
             InputError: the folder of ``path`` is not there or cannot be written to, or a belief holds a prior or map
                 that is not stored.
         """
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
-        document["clock"] = stored_clock(self.clock)
-        document["infos"] = [{"fields": vars(info)} for info in self.infos]
-        document["predict_infos"] = [{"fields": vars(info)} for info in self.predict_infos]
-        document["final"] = encoded_belief(self.final)
-        document["beliefs"] = [encoded_belief(belief) for belief in self.beliefs]
-        FORMAT.save(path, document)
+        FORMAT.save(path, encoded_result(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FilterResult:
@@ -191,19 +250,52 @@ class FilterResult:
         Raises:
             InputError: the file is missing, is not a saved result, or is damaged.
         """
-        return FORMAT.load(path, _decoded)
+        return FORMAT.load(path, decoded_result)
 
 
-def _decoded(document: Table) -> FilterResult:
-    """Raises DamagedError where something is missing or does not belong together."""
+def encoded_result(result: FilterResult) -> dict[str, Any]:
+    """Plain tensors and numbers.
+
+    Raises:
+        InputError: a belief holds a prior or map that is not stored.
+    """
+    document = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in ("filter", "series")}
+    document["clock"] = stored_clock(result.clock)
+    document["infos"] = encoded_infos(result.infos)
+    document["predict_infos"] = encoded_infos(result.predict_infos)
+    document["final"] = encoded_belief(result.final)
+    document["beliefs"] = [encoded_belief(belief) for belief in result.beliefs]
+    return document
+
+
+def encoded_infos(infos: Sequence[StepInfo]) -> list[dict[str, Any]]:
+    """Reports of steps as plain tables."""
+    return [{"fields": vars(info)} for info in infos]
+
+
+def decoded_infos(entries: list[Table]) -> tuple[StepInfo, ...]:
+    """The inverse of ``encoded_infos``.
+
+    Raises:
+        DamagedError: something is missing.
+    """
+    return tuple(entry.table("fields").built(StepInfo) for entry in entries)
+
+
+def decoded_result(document: Table) -> FilterResult:
+    """The inverse of ``encoded_result``.
+
+    Raises:
+        DamagedError: something is missing or does not belong together.
+    """
     found = Table(
         document
         | {
-            "infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("infos")),
-            "predict_infos": tuple(entry.table("fields").built(StepInfo) for entry in document.tables("predict_infos")),
+            "infos": decoded_infos(document.tables("infos")),
+            "predict_infos": decoded_infos(document.tables("predict_infos")),
             "final": decoded_belief(document.table("final")),
             "beliefs": tuple(decoded_belief(entry) for entry in document.tables("beliefs")),
-            "clock": _clock(document.get("clock")),
+            "clock": decoded_clock(document.get("clock")),
         }
     ).built(FilterResult)
     shapes = [tuple(one.shape) for one in (found.times, found.means, found.covariances, found.log_evidence)]
@@ -213,8 +305,12 @@ def _decoded(document: Table) -> FilterResult:
     return found
 
 
-def _clock(stored: Any) -> Clock | None:
-    """Raises DamagedError where it is no clock; results from before there were dates have none."""
+def decoded_clock(stored: Any) -> Clock | None:
+    """A clock that was stored; results from before there were dates have none.
+
+    Raises:
+        DamagedError: it is no clock.
+    """
     if not isinstance(stored, dict | None):
         raise DamagedError(f"'clock' is a {type(stored).__name__} and no table")
     try:

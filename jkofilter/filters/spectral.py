@@ -38,6 +38,9 @@ from jkofilter.numerics.grid_following import Reach
 from jkofilter.numerics.nodal_fit import Law, fitted
 from jkofilter.numerics.reversible_line import ReversibleLine
 from jkofilter.numerics.spectral_steps import ROUNDING, SpectralSteps
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
+from jkofilter.smoothing.line_paths import LinePaths
+from jkofilter.smoothing.nodal import NodalSmoother
 
 _PRIOR_CELLS = 400
 _PRIOR_REACH = Reach(90.0, 70.0, 45.0, 8, 20.0, 20.0, 50.0)
@@ -106,20 +109,7 @@ class SpectralFilter(Runnable):
             InputError: the prior's log density is NaN, or zero throughout the bounds or all around its mean.
         """
 
-        def log_density(x: Array) -> Array:
-            return log_prior(self.model, self._line.inside(x)[:, None])
-
-        if self.bounds is not None:
-            low, high = self.bounds
-            cure = "bounds hold no mass of the prior; choose bounds around it."
-        else:
-            grid, _ = prior_on_grid(self.model, (_PRIOR_CELLS,), _PRIOR_REACH)
-            low, high = grid.axes[0].low, grid.axes[0].high
-            cure = "prior has zero density all around its mean; give one that can be evaluated."
-        law, total = fitted(log_density, low, high, self._walls, self.nodes)
-        if not math.isfinite(total):
-            raise InputError(cure)
-        return self._belief(law, 0.0, 0.0)
+        return self._belief(self._prior, 0.0, 0.0)
 
     def predict(self, belief: Belief, duration: float, generator: Generator) -> tuple[NodalBelief, StepInfo]:
         """The law ``duration`` later.
@@ -183,11 +173,7 @@ class SpectralFilter(Runnable):
         return updating(belief, NodalBelief, y, self.model, self._given)
 
     def _given(self, now: NodalBelief, reading: Tensor) -> tuple[NodalBelief, StepInfo]:
-        def log_likelihood(x: Array) -> Array:
-            points = self._points(self._line.inside(x))
-            with torch.no_grad():
-                return as_array(checked_log_likelihood(self.model, reading, points, now.time))
-
+        log_likelihood = self._log_likelihood(reading, now.time)
         law, increment, hidden = self._on_its_elements(now, log_likelihood)
         note = ""
         if law is None:
@@ -212,6 +198,36 @@ class SpectralFilter(Runnable):
             note=note,
             surprise=surprise(self.model, reading, self._points(self._line.inside(now.elements.nodes)), now.weights),
         )
+
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings: forth and back in one eigenbasis wherever that holds both.
+
+        Raises:
+            InputError: another filter's beliefs; or the speed density has no finite mass, and the last reading does
+                not bound the state.
+            FilterError: a step of the backward pass failed.
+        """
+        laws = [checked_belief(law, NodalBelief) for law in record.laws]
+        return self._smoother.smoothed(record, laws, generator)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` independent paths given all readings, by exact transition densities.
+
+        Raises:
+            InputError: another filter's beliefs.
+        """
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        states = LinePaths(self._steps).drawn([checked_belief(law, NodalBelief) for law in laws], n, generator)
+        chosen = torch.from_numpy(states[:, positions(laws, times)]).to(self.model.device, self.model.dtype)
+        return PathDraws(chosen.unsqueeze(-1))
+
+    def _log_likelihood(self, reading: Tensor, time: float) -> Callable[[Array], Array]:
+        def log_likelihood(x: Array) -> Array:
+            points = self._points(self._line.inside(x))
+            with torch.no_grad():
+                return as_array(checked_log_likelihood(self.model, reading, points, time))
+
+        return log_likelihood
 
     def _on_its_elements(
         self, now: NodalBelief, log_likelihood: Callable[[Array], Array]
@@ -276,6 +292,23 @@ class SpectralFilter(Runnable):
         )
 
     @cached_property
+    def _prior(self) -> Law:
+        def log_density(x: Array) -> Array:
+            return log_prior(self.model, self._line.inside(x)[:, None])
+
+        if self.bounds is not None:
+            low, high = self.bounds
+            cure = "bounds hold no mass of the prior; choose bounds around it."
+        else:
+            grid, _ = prior_on_grid(self.model, (_PRIOR_CELLS,), _PRIOR_REACH)
+            low, high = grid.axes[0].low, grid.axes[0].high
+            cure = "prior has zero density all around its mean; give one that can be evaluated."
+        law, total = fitted(log_density, low, high, self._walls, self.nodes)
+        if not math.isfinite(total):
+            raise InputError(cure)
+        return law
+
+    @cached_property
     def _line(self) -> ReversibleLine:
         return reversible_line(self.model.sde, self.model.device, self.nodes)
 
@@ -291,11 +324,14 @@ class SpectralFilter(Runnable):
         boxes = homes if self.bounds is None else (self.bounds,)
         return SpectralSteps(line, boxes, closed, self.tolerance)
 
+    @cached_property
+    def _smoother(self) -> NodalSmoother:
+        return NodalSmoother(self, self._steps, self._log_likelihood, self.nodes)
+
     def _belief(self, law: Law, time: float, log_evidence: float) -> NodalBelief:
         model = self.model
-        edges, masses = (
-            torch.from_numpy(values).to(model.device, model.dtype) for values in (law.elements.edges, law.masses)
-        )
+        # In double precision, whatever the model's: single would not tell narrow elements apart.
+        edges, masses = (torch.from_numpy(values).to(model.device) for values in (law.elements.edges, law.masses))
         return NodalBelief(time, edges, masses, log_evidence, self.bounds is not None, model.sde.domain)
 
     def _swept_beliefs(self, before: NodalBelief, times: Array, swept: Swept) -> list[NodalBelief]:

@@ -11,6 +11,7 @@ import torch
 from filterpy.kalman import MerweScaledSigmaPoints
 from filterpy.kalman import UnscentedKalmanFilter as _FilterPyUnscented
 from scipy.integrate import solve_ivp
+from scipy.linalg import cho_solve
 from torch import Generator, Tensor
 
 from jkofilter.beliefs.base import Belief
@@ -19,6 +20,7 @@ from jkofilter.beliefs.info import StepInfo
 from jkofilter.errors import FilterError, NumericalError
 from jkofilter.filters.base import Runnable
 from jkofilter.filters.checks import (
+    checked_belief,
     predicting,
     present_reading,
     require_gaussian_noise,
@@ -41,6 +43,8 @@ from jkofilter.numerics.linalg import (
     symmetrised,
     weighted_moments,
 )
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
+from jkofilter.smoothing.gaussian import Link, backward_simulated, gain_of, rauch_tung_striebel
 
 # Draws that stand in for a prior without closed-form moments.
 _PRIOR_DRAWS = 100_000
@@ -105,7 +109,7 @@ class UnscentedKalmanFilter(Runnable):
         span = f"between time {now.time:g} and {now.time + duration:g}"
         try:
             if self.substep is None:
-                mean, covariance, jitter, steps = self._adapted(now.mean, now.covariance, duration)
+                mean, covariance, jitter, steps, _ = self._adapted(now.mean, now.covariance, duration)
             else:
                 steps = max(1, math.ceil(duration / self.substep * (1 - 1e-12)))
                 mean, covariance, jitter = self._integrate(now.mean, now.covariance, duration / steps, steps)
@@ -173,6 +177,27 @@ class UnscentedKalmanFilter(Runnable):
         note = observation.note_near(reading, observation.predict_near(reading, like + offsets).detach())
         return after, StepInfo(log_evidence=increment, details={"jitter": jitter} if jitter else {}, note=note)
 
+    def smoothed(self, record: Record, generator: Generator) -> Smoothed:
+        """The laws of a record given all its readings, as Gaussians (Sarkka 2013, section 14.3).
+
+        The gain back over a gap is that of the statistically linearised drift (``_adapted``).
+
+        Raises:
+            FilterError: a covariance breaks down.
+        """
+        return rauch_tung_striebel([checked_belief(law, GaussianBelief) for law in record.laws], self._linked)
+
+    def paths(self, record: Record, n: int, times: list[float], generator: Generator) -> PathDraws:
+        """``n`` paths given all readings, drawn from the Gaussian laws of the smoother."""
+        laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
+        checked = [checked_belief(law, GaussianBelief) for law in laws]
+        last = checked[-1].sample(n, generator)
+        return PathDraws(backward_simulated(checked, self._linked, last, generator)[:, positions(laws, times)])
+
+    def _linked(self, now: GaussianBelief, duration: float) -> Link:
+        mean, covariance, _, _, cross = self._adapted(now.mean, now.covariance, duration, with_cross=True)
+        return Link(mean, covariance, gain_of(cross, covariance))
+
     def _require_continuous(self, belief: GaussianBelief) -> None:
         """Raise FilterError if the potential is infinite or jumps within three deviations along an axis of the law."""
         reach = _REACH * safe_cholesky(belief.covariance)[0].mT
@@ -192,8 +217,14 @@ class UnscentedKalmanFilter(Runnable):
             f"{rate * self.substep:.2g}, above {_COARSE:g}; leave it None, and it is chosen"
         )
 
-    def _adapted(self, mean: Tensor, covariance: Tensor, duration: float) -> tuple[Tensor, Tensor, float, int]:
-        """The moments ``duration`` later by LSODA, the jitter of the factorisations, and the evaluations."""
+    def _adapted(
+        self, mean: Tensor, covariance: Tensor, duration: float, with_cross: bool = False
+    ) -> tuple[Tensor, Tensor, float, int, Tensor]:
+        """The moments ``duration`` later by LSODA, the jitter of the factors, the evaluations, and Cov(X_0, X_t).
+
+        The last, (d, d), where it is asked for, by d/dt Cov(X_0, X_t) = Cov(X_0, X_t) P^-1 Cov(X_t, f), which puts the
+        best linear approximation in the place of the drift f.
+        """
         dim = mean.numel()
         # A matrix that is no covariance breaks down here, and not within the solver, which has its own words for it.
         _, worst = _offsets(covariance)
@@ -202,26 +233,22 @@ class UnscentedKalmanFilter(Runnable):
         diffusion = self.model.sde.variance_rate() * np.eye(dim)
         rows, columns = np.tril_indices(dim)
 
+        own = dim + len(rows)
+
         def unpack(state: np.ndarray) -> np.ndarray:
             matrix = np.zeros((dim, dim))
-            matrix[rows, columns] = matrix[columns, rows] = state[dim:]
+            matrix[rows, columns] = matrix[columns, rows] = state[dim:own]
             return matrix
 
-        start = np.concatenate([as_array(mean), as_array(covariance)[rows, columns]])
+        before = as_array(covariance)
+        start = np.concatenate([as_array(mean), before[rows, columns], before.ravel() if with_cross else []])
 
         def rates(passed: float, state: np.ndarray) -> np.ndarray:
             nonlocal worst, evaluations
             evaluations += 1
             if evaluations > _MOST_EVALUATIONS:
-                if not np.abs(state - start).max() < _RUN_OFF * np.abs(start).max():
-                    raise FilterError(
-                        f"moments run off to infinity {passed:g} into a prediction of {duration:g}: the potential "
-                        "falls without end; give Potential(..., domain=(low, high)), and use GridFilter."
-                    )
-                raise FilterError(
-                    f"moments get nowhere {passed:g} into a prediction of {duration:g}, as where a sigma point slides "
-                    "along a kink of the potential; smooth it over some width, or use ParticleFilter."
-                )
+                far = not np.abs(state - start).max() < _RUN_OFF * np.abs(start).max()
+                raise FilterError(_lost(far, f"{passed:g} into a prediction of {duration:g}"))
             # The work of a few numbers is all call overhead, of which NumPy has a fifth of torch's.
             factor, jitter = _factor(unpack(state))
             worst = max(worst, jitter)
@@ -229,16 +256,21 @@ class UnscentedKalmanFilter(Runnable):
                 offsets = reach @ factor.T
                 drift = as_array(self.model.sde.drift(torch.from_numpy(state[:dim] + offsets).to(mean)))
                 cross = (weights * offsets).T @ drift
-                return np.concatenate([weights[:, 0] @ drift, (cross + cross.T + diffusion)[rows, columns]])
+                moments = [weights[:, 0] @ drift, (cross + cross.T + diffusion)[rows, columns]]
+                if with_cross:
+                    back = state[own:].reshape(dim, dim)
+                    moments.append((back @ cho_solve((factor, True), cross)).ravel())
+                return np.concatenate(moments)
 
         scale = float(torch.diagonal(covariance).max().sqrt())
-        least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(rows), _ABSOLUTE * scale**2)])
+        least = np.concatenate([np.full(dim, _ABSOLUTE * scale), np.full(len(start) - dim, _ABSOLUTE * scale**2)])
         found = solve_ivp(rates, (0.0, duration), start, "LSODA", rtol=_RELATIVE, atol=least)
         if not found.success:
             raise NumericalError(f"moments cannot be integrated: {found.message}")
         after, matrix = (torch.as_tensor(part).to(mean) for part in (found.y[:dim, -1], unpack(found.y[:, -1])))
         factor, jitter = safe_cholesky(symmetrised(matrix))
-        return after, factor @ factor.mT if jitter else matrix, max(worst, jitter), int(found.nfev)
+        cross_covariance = torch.as_tensor(found.y[own:, -1]).to(mean).reshape(-1, dim)
+        return after, factor @ factor.mT if jitter else matrix, max(worst, jitter), int(found.nfev), cross_covariance
 
     def _integrate(self, mean: Tensor, covariance: Tensor, h: float, steps: int) -> tuple[Tensor, Tensor, float]:
         worst = 0.0
@@ -262,6 +294,19 @@ class UnscentedKalmanFilter(Runnable):
         cross = (weights.unsqueeze(-1) * offsets).mT @ drift
         diffusion = self.model.sde.variance_rate() * torch.eye(dim, dtype=mean.dtype, device=mean.device)
         return weights @ drift, cross + cross.mT + diffusion, jitter
+
+
+def _lost(far: bool, when: str) -> str:
+    """Why moments take too many steps, and what would work."""
+    if far:
+        return (
+            f"moments run off to infinity {when}: the potential falls without end; give Potential(..., domain=(low, "
+            "high)), and use GridFilter."
+        )
+    return (
+        f"moments get nowhere {when}, as where a sigma point slides along a kink of the potential; smooth it over some "
+        "width, or use ParticleFilter."
+    )
 
 
 def _offsets(covariance: Tensor) -> tuple[Tensor, float]:

@@ -22,10 +22,12 @@ been converted to float64 since."""
 def as_tensor(value: Any, name: str) -> Tensor:
     """A finite floating tensor from a tensor, array, list or number; float64 unless already a floating tensor.
 
+    A floating tensor is taken as it is, with what it was computed from: models can be differentiated by parameters.
+
     Raises:
         InputError: not numeric, or not finite.
     """
-    tensor = value.detach() if isinstance(value, Tensor) and value.is_floating_point() else with_missing(value, name)
+    tensor = value if isinstance(value, Tensor) and value.is_floating_point() else with_missing(value, name)
     if not torch.isfinite(tensor).all():
         raise InputError(f"{name} must be finite, but has NaN, infinite or missing entries.")
     return tensor

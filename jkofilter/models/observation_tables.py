@@ -31,15 +31,26 @@ def log_likelihoods(observation: ObservationModel, y: Float[Tensor, "m p"], x: P
     Raises:
         InputError: a reading does not fit the sensor.
     """
+    return log_likelihood_graph(observation, y, x).detach()
+
+
+def log_likelihood_graph(observation: ObservationModel, y: Float[Tensor, "m p"], x: Points) -> Float[Tensor, "m n"]:
+    """``log_likelihoods``, differentiable by whatever the sensor depends on.
+
+    Raises:
+        InputError: a reading does not fit the sensor.
+    """
     kind = type(observation).log_likelihood
     if kind in _ROWS:
-        return observation.log_likelihood(y.unsqueeze(1), x).detach()
+        return observation.log_likelihood(y.unsqueeze(1), x)
     if isinstance(observation, NonlinearGaussian) and kind is NonlinearGaussian.log_likelihood:
         whole = ~torch.isnan(y).any(-1)
         if y.shape[1] == observation.dim and whole.all():
             mean = observation.predict(x)
-            return gaussian_log_density(y.unsqueeze(1).to(mean) - mean, observation.covariance.to(mean)).detach()
-    return torch.stack([checked_log_likelihood_shape(observation.log_likelihood(row, x), x).detach() for row in y])
+            return gaussian_log_density(y.unsqueeze(1).to(mean) - mean, observation.covariance.to(mean))
+    if not len(y):
+        return x.new_zeros(0, len(x))
+    return torch.stack([checked_log_likelihood_shape(observation.log_likelihood(row, x), x) for row in y])
 
 
 def tail_tables(

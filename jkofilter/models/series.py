@@ -130,6 +130,14 @@ class ObservationSeries:
         """What makes dates of times, where they are known."""
         return None if self.origin is None or self.unit is None else Clock(self.unit, self.origin)
 
+    def times_of(self, moments: Any, name: str) -> list[float]:
+        """Dates, durations or numbers, one or several, as times of this series in the order given.
+
+        Raises:
+            InputError: one is none.
+        """
+        return times_by(self.clock, moments, name)
+
     def time_of(self, moment: Any, name: str = "moment") -> float:
         """A date, duration or number as a time of this series.
 
@@ -176,9 +184,35 @@ class ObservationSeries:
         return pd.DataFrame({"time": times_shown(self.times, self.clock), **columns})
 
 
+def times_by(clock: Clock | None, moments: Any, name: str) -> list[float]:
+    """One date, duration or number, or several, as times of a clock in the order given.
+
+    Raises:
+        InputError: one is none, or a date without a clock to tell it.
+    """
+    return [_number(moment, name, clock) for moment in ([moments] if is_one_time(moments) else moments)]
+
+
+def is_one_time(moments: Any) -> bool:
+    """Whether it is one date, duration or number, and not several."""
+    if isinstance(moments, str) or is_moment(moments) or not hasattr(moments, "__iter__"):
+        return True
+    return getattr(moments, "ndim", 1) == 0
+
+
 def times_shown(times: Tensor, clock: Clock | None) -> Any:
     """Times (m,) as their clock has them: dates, durations, or plain numbers without one."""
     return times.cpu().numpy() if clock is None else clock.moments(times)
+
+
+def moment_columns(times: Tensor, means: Tensor, covariances: Tensor, clock: Clock | None) -> dict[str, Any]:
+    """Columns of a frame: time (m,), and mean and sd of every coordinate, from moments (m, d) and (m, d, d)."""
+    deviations = torch.diagonal(covariances, dim1=-2, dim2=-1).sqrt().cpu().numpy()
+    columns: dict[str, Any] = {"time": times_shown(times, clock)}
+    for i in range(means.shape[1]):
+        columns[f"mean{i}"] = means[:, i].cpu().numpy()
+        columns[f"sd{i}"] = deviations[:, i]
+    return columns
 
 
 def _times_and_clock(times: Any, unit: Any, origin: Any) -> tuple[Tensor, Clock | None]:

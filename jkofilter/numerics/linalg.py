@@ -105,8 +105,14 @@ def with_moments(draws: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 def gaussian_prior_moments(prior: Distribution) -> tuple[Tensor, Tensor] | None:
     """Mean (d,) and covariance (d, d) of a MultivariateNormal or Independent(Normal, 1); None for anything else."""
+    found = gaussian_moments(prior)
+    return None if found is None else (found[0].detach(), found[1].detach())
+
+
+def gaussian_moments(prior: Distribution) -> tuple[Tensor, Tensor] | None:
+    """``gaussian_prior_moments``, differentiable by the prior's parameters."""
     if isinstance(prior, MultivariateNormal):
-        return prior.mean.detach(), prior.covariance_matrix.detach()
+        return prior.mean, prior.covariance_matrix
     if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
-        return prior.mean.detach(), torch.diag(prior.variance.detach())
+        return prior.mean, torch.diag(prior.variance)
     return None

@@ -122,7 +122,7 @@ class SpectralSteps:
     def _exact(self, law: Law, duration: float, tally: Tally) -> Law | None:
         """In the coarsest eigenbasis that holds the law; None where none does."""
         own = self.line.key_of(self.basis_of(law))
-        for box, ends in self._boxes(law, duration):
+        for box, ends in self.boxes_for(law, duration):
             # A law that once needed finer elements is likely to need them again.
             for level in range(own[2] if own is not None and own[:2] == box else 0, _LEVELS):
                 basis = self.line.basis(*box, level)
@@ -154,7 +154,7 @@ class SpectralSteps:
         kept = np.where(known, masses, 0.0)
         return np.asarray(kept / kept.sum())
 
-    def _boxes(self, law: Law, duration: float) -> Iterator[tuple[tuple[float, float], tuple[bool, bool]]]:
+    def boxes_for(self, law: Law, duration: float) -> Iterator[tuple[tuple[float, float], tuple[bool, bool]]]:
         """Intervals to try, and which of their ends the law must not have come to."""
         for box in self.boxes:
             if all(math.isfinite(end) for end in box):

@@ -85,6 +85,7 @@ def test_draws_know_their_own_density() -> None:
     torch.testing.assert_close(belief.log_prob(belief.pool.x), belief.pool.log_prob, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_density_integrates_to_one(engine: Engine) -> None:
     belief = jf.solve_jko(NORMAL, coupled(), 0.3, 0.05, transport=engine, pool=512).final
@@ -93,6 +94,7 @@ def test_the_density_integrates_to_one(engine: Engine) -> None:
     assert density.sum().item() * (12 / 240) ** 2 == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_coupled_flow_agrees_with_the_two_dimensional_grid() -> None:
     sde = coupled()
     model = jf.StateSpaceModel(NORMAL, sde, jf.LinearGaussian(EYE, EYE))
@@ -286,6 +288,7 @@ def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
         jf.solve_jko(**settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_potential_without_a_bottom_ends_in_an_error_that_names_the_time() -> None:
     sde = jf.LangevinSDE(jf.Potential(lambda x: -(x.square().sum(-1) ** 2), 2))
     with pytest.raises(jf.FilterError, match="at time"):
@@ -317,6 +320,7 @@ def test_a_hessian_that_is_not_finite_is_an_error_that_names_it() -> None:
         jf.solve_jko(NORMAL, jf.LangevinSDE(kinked), 0.1, 0.1, pool=64)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_turns_nan_midway_ends_in_an_error() -> None:
     wall = jf.Potential(
         lambda x: torch.where(x[..., 0] > 5, torch.nan, 0.0) - 8 * x[..., 0] + 0.5 * x.square().sum(-1), 2

@@ -132,6 +132,7 @@ def test_flows_stored_before_pieces_could_bend_load_as_quadratics() -> None:
     torch.testing.assert_close(old(x), expected)
 
 
+@pytest.mark.slow
 def test_the_change_of_variables_keeps_the_mass() -> None:
     psi, law = random_potential(2, 4, 1), normal(1.0)
     step = 0.02
@@ -268,6 +269,7 @@ def two_modes(engine: object, **settings: object) -> jf.JKOFlow:
     return jf.solve_jko(normal(2.0), mixture(MODES)[0], scheme="implicit-euler", transport=engine, **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_flow_to_two_modes_is_closer_than_an_affine_one_and_close_to_the_grid() -> None:
     sde, _ = mixture(MODES)
     model = jf.StateSpaceModel(normal(2.0), sde, jf.LinearGaussian(EYE, EYE))
@@ -281,6 +283,7 @@ def test_a_flow_to_two_modes_is_closer_than_an_affine_one_and_close_to_the_grid(
     assert (found.log_prob(x) - exact.log_prob(x)).abs().median() < 0.1
 
 
+@pytest.mark.slow
 def test_second_order_steps_and_too_many_pieces_reach_the_stationary_law() -> None:
     _, law = mixture(MODES)
     engine = jf.SoftMaximumEngine(pieces=7, iterations=20)
@@ -289,6 +292,7 @@ def test_second_order_steps_and_too_many_pieces_reach_the_stationary_law() -> No
     assert (log_prob - law.log_prob(x)).mean() < 0.05
 
 
+@pytest.mark.slow
 def test_a_flow_repeats_and_comes_back_from_its_file(tmp_path: Path) -> None:
     flow, again = (two_modes("soft-maximum", duration=0.2, pool=256) for _ in range(2))
     assert torch.equal(flow.final.pool.log_prob, again.final.pool.log_prob)

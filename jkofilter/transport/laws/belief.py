@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from jkofilter._typing import Matrix, Points, Scalars, State
 from jkofilter.beliefs.checks import checked_points, checked_quantile, checked_state, generator_or_default
 from jkofilter.beliefs.particle import ParticleBelief
+from jkofilter.beliefs.summaries import Summaries
 from jkofilter.errors import InputError
 from jkofilter.models.state_space import prior_log_prob, sample_prior
 from jkofilter.numerics.arrays import as_array
@@ -24,7 +25,7 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class TransportBelief:
+class TransportBelief(Summaries):
     """(grad psi_k o ... o grad psi_1)# prior.
 
     Mean, covariance, quantiles and marginals are those of the pool of particles that the maps were fitted on; density

@@ -54,7 +54,7 @@ class ICNNEngine:
     held_out: float = 0.125
     patience: int = 8
     refinements: int = 1
-    ridge: RidgeEngine | None = RidgeEngine()
+    ridge: RidgeEngine | None = RidgeEngine(cells=24)
 
     def __post_init__(self) -> None:
         if not self.widths or any(not isinstance(width, int) or width < 1 for width in self.widths):

@@ -192,6 +192,7 @@ def exact_pool(d: int, n: int, seed: int = 0) -> tuple[Pool, Tensor]:
     return Pool(as_tensor(u) @ turn, as_tensor(np.asarray(log_prob)), as_tensor(score) @ turn), turn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "n"), [(1, 1_000), (2, 2_000), (4, 4_000)])
 def test_a_rotated_product_of_mixtures_is_fitted(d: int, n: int) -> None:
     """Judged on fresh particles, with the exact density: effective share, and rms error of the log density."""

@@ -56,7 +56,11 @@ PROBLEMS = {
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 @pytest.mark.parametrize(
     ("engine", "tolerance"),
-    [(RidgeEngine(), 1e-5), (NETWORK, 0.05), (SoftMaximumEngine(pieces=1), 1e-4)],
+    [
+        (RidgeEngine(), 1e-5),
+        pytest.param(NETWORK, 0.05, marks=pytest.mark.slow),
+        (SoftMaximumEngine(pieces=1), 1e-4),
+    ],
     ids=["ridge", "icnn", "soft maximum"],
 )
 def test_a_step_between_gaussians_is_the_closed_form(
@@ -337,6 +341,7 @@ def test_a_step_of_either_engine_lowers_the_residual_of_standing_still(engine: E
     assert solved.iterations > 0
 
 
+@pytest.mark.slow
 def test_both_engines_find_the_same_step() -> None:
     problem = problem_on(jf.DoubleWell(2), 0.05, 1024)
     maps = []

@@ -1,0 +1,1 @@
+"""Learning a model from readings: evidence with its gradient, maximum likelihood, posteriors."""

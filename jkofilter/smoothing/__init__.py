@@ -1,0 +1,1 @@
+"""The past given all readings: smoothing laws and whole paths."""
