@@ -40,6 +40,7 @@ def test_kinked_potentials_are_right_and_quick(name: str) -> None:
     assert belief.quantile(0.001) == pytest.approx(quantile_of(x, masses, 0.001), abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_needle_of_a_well_is_followed_with_more_nodes() -> None:
     """A well of four kT, a hundredth of a deviation wide."""
 

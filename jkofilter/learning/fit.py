@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from torch import Tensor
 
 from jkofilter._typing import Array
 from jkofilter.errors import FilterError, InputError
@@ -129,27 +130,7 @@ def fit(
     except FilterError as error:
         raise FilterError(f"the evidence cannot be had at the start: {error}; give another start.") from error
     idle = [name for name, slope in zip(chosen.names, first, strict=True) if slope == 0.0]
-    generator, ends = stream(seed, "fit"), []
-    notes: list[str] = []
-    failures: list[str] = []
-    for k in range(starts):
-        free = begin if k == 0 else begin + _APART * standard_normal(begin, generator)
-        try:
-            ends.append(_descended(objective, free.numpy()))
-        except FilterError as error:
-            # Of a start that was scattered too far, or of an end at the edge of what can be had.
-            failures.append(str(error))
-    if not ends:
-        raise FilterError(
-            f"no start comes to an end at which the evidence is smooth: {failures[0]}; give constraints or priors that "
-            "keep parameters from the edge."
-        )
-    best = min(ends, key=lambda end: end.value)
-    if starts > 1:
-        agreeing = sum(end.value < best.value + _SAME for end in ends)
-        notes.append(f"{agreeing} of {starts} starts end at the best")
-    if best.decrement > _ARRIVED:
-        notes.append(f"the optimiser stopped some {best.decrement:.2g} nats below the top; begin anew from its end")
+    best, notes = _best_of(objective, begin, starts, seed)
     if idle:
         notes.append(f"{', '.join(idle)} made no difference at the start")
     return _result(objective, best, notes)
@@ -163,6 +144,36 @@ class _End:
     value: float
     information: Array
     decrement: float
+
+
+def _best_of(objective: Objective, begin: Tensor, starts: int, seed: int) -> tuple[_End, list[str]]:
+    """The best end of several descents, the first from ``begin``, and what to note of them.
+
+    Raises:
+        FilterError: none comes to an end.
+    """
+    generator = stream(seed, "fit")
+    ends: list[_End] = []
+    failures: list[str] = []
+    for k in range(starts):
+        free = begin if k == 0 else begin + _APART * standard_normal(begin, generator)
+        try:
+            ends.append(_descended(objective, free.numpy()))
+        except FilterError as error:
+            # Of a start that was scattered too far, or of an end at the edge of what can be had.
+            failures.append(str(error))
+    if not ends:
+        raise FilterError(
+            f"no start comes to an end at which the evidence is smooth: {failures[0]}; give constraints or priors that "
+            "keep parameters from the edge."
+        )
+    best, notes = min(ends, key=lambda end: end.value), []
+    if starts > 1:
+        agreeing = sum(end.value < best.value + _SAME for end in ends)
+        notes.append(f"{agreeing} of {starts} starts end at the best")
+    if best.decrement > _ARRIVED:
+        notes.append(f"the optimiser stopped some {best.decrement:.2g} nats below the top; begin anew from its end")
+    return best, notes
 
 
 def _descended(objective: Objective, free: Array) -> _End:

@@ -14,7 +14,6 @@ from torch.distributions.constraints import Constraint
 from jkofilter.errors import InputError
 from jkofilter.models.checks import as_tensor
 
-
 _STUCK = 1e-5
 
 

@@ -37,6 +37,7 @@ def honest() -> jf.Calibration:
     return jf.calibrate(jf.KalmanFilter(ou()), TIMES, RUNS, substep=0.01)
 
 
+@pytest.mark.slow
 def test_truths_are_uniform_within_the_beliefs_of_an_exact_filter(honest: jf.Calibration) -> None:
     assert honest.levels.shape == (RUNS, 2, 2)
     for column in honest.levels.reshape(RUNS, -1).mT.numpy():

@@ -127,6 +127,7 @@ def test_the_evidence_is_the_likelihood_averaged_over_the_prior(scenario: Module
     assert quadrature(potential)[0] == pytest.approx(likelihood.mean().log().item(), abs=error + 1e-3)
 
 
+@pytest.mark.slow
 def test_jko_and_importance_sampling_find_the_posterior_of_quadrature(scenario: ModuleType) -> None:
     potential = scenario.Whitened(one_attribute(scenario))
     log_evidence, mean = quadrature(potential.posterior)
@@ -142,6 +143,7 @@ def test_jko_and_importance_sampling_find_the_posterior_of_quadrature(scenario: 
     assert scenario.log_evidence(potential, law) == pytest.approx(log_evidence, abs=0.03)
 
 
+@pytest.mark.slow
 def test_measures_of_a_case_are_columns_and_a_picture_and_nan_where_a_law_has_no_density(
     scenario: ModuleType, tmp_path: Path
 ) -> None:
