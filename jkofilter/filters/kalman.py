@@ -19,8 +19,8 @@ from jkofilter.models.potentials import Quadratic
 from jkofilter.models.sde import refuse_walls
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.linalg import gaussian_log_density, gaussian_prior_moments, spd_inverse, symmetrised
-from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
-from jkofilter.smoothing.gaussian import Link, backward_simulated, gain_of, rauch_tung_striebel
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed
+from jkofilter.smoothing.gaussian import Link, gain_of, gaussian_paths, rauch_tung_striebel
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,7 @@ class KalmanFilter(Runnable):
         """``n`` independent paths given all readings, exactly."""
         laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
         checked = [checked_belief(law, GaussianBelief) for law in laws]
-        last = checked[-1].sample(n, generator)
-        return PathDraws(backward_simulated(checked, self._linked, last, generator)[:, positions(laws, times)])
+        return gaussian_paths(checked, self._linked, n, times, generator)
 
     def _linked(self, now: GaussianBelief, duration: float) -> Link:
         centre, flow, noise = self._transition(duration, now.mean)

@@ -16,7 +16,7 @@ from jkofilter.beliefs.summaries import points_of, probability_of
 from jkofilter.errors import InputError
 from jkofilter.models.line_diffusion import LineDiffusion
 from jkofilter.models.motion import move
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, relaxation_rate
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
 from jkofilter.numerics.draws import uniform
@@ -122,7 +122,7 @@ def _by_paths(
     x = x[resample(weights.log(), "systematic", generator, _PATHS)]
     entered = region.contains(x)
     found, now = [], 0.0
-    rate = max(sde_rate(sde, x), 1e-300)
+    rate = max(relaxation_rate(sde, x), 1e-300)
     looks = max(_LOOKS, math.ceil(_LOOKS_A_RELAXATION * durations[-1] * rate))
     if looks > _MOST_LOOKS:
         raise InputError(
@@ -156,10 +156,3 @@ def _crossed(
 
 
 _WHOLE = (-math.inf, math.inf)
-
-
-def sde_rate(sde: LangevinSDE, x: Points) -> float:
-    """How fast the drift pulls points (n, d) to their mean, per unit of time, as a size."""
-    centred = x - x.mean(0)
-    spread = centred.square().sum().item()
-    return abs((centred * sde.drift(x).detach()).sum().item()) / spread if spread > 0 else 0.0

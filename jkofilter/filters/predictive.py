@@ -23,6 +23,7 @@ from jkofilter.models.observations import TailedObservation
 from jkofilter.models.series import ObservationSeries, times_shown
 from jkofilter.models.state_space import StateSpaceModel
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.autocorrelation import autocorrelation
 from jkofilter.numerics.draws import stream, uniform
 from jkofilter.numerics.resampling import resample
 from jkofilter.numerics.threads import one_thread
@@ -159,7 +160,5 @@ def _portmanteau(residuals: Array, lags: int) -> tuple[float, int]:
     """Q = n (n + 2) sum_k r_k^2 / (n - k), and over how many lags."""
     n = len(residuals)
     used = min(lags, n - 1)
-    centred = residuals - residuals.mean()
-    spread = float(centred @ centred)
-    r = np.array([centred[k:] @ centred[:-k] / spread for k in range(1, used + 1)])
+    r = autocorrelation(residuals, used)
     return float(n * (n + 2) * (r**2 / (n - np.arange(1, used + 1))).sum()), used

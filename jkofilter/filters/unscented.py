@@ -43,8 +43,8 @@ from jkofilter.numerics.linalg import (
     symmetrised,
     weighted_moments,
 )
-from jkofilter.smoothing.contract import PathDraws, Record, Smoothed, positions
-from jkofilter.smoothing.gaussian import Link, backward_simulated, gain_of, rauch_tung_striebel
+from jkofilter.smoothing.contract import PathDraws, Record, Smoothed
+from jkofilter.smoothing.gaussian import Link, gain_of, gaussian_paths, rauch_tung_striebel
 
 # Draws that stand in for a prior without closed-form moments.
 _PRIOR_DRAWS = 100_000
@@ -191,8 +191,7 @@ class UnscentedKalmanFilter(Runnable):
         """``n`` paths given all readings, drawn from the Gaussian laws of the smoother."""
         laws = record.laws_with(times, lambda law, duration: self.predict(law, duration, generator)[0])
         checked = [checked_belief(law, GaussianBelief) for law in laws]
-        last = checked[-1].sample(n, generator)
-        return PathDraws(backward_simulated(checked, self._linked, last, generator)[:, positions(laws, times)])
+        return gaussian_paths(checked, self._linked, n, times, generator)
 
     def _linked(self, now: GaussianBelief, duration: float) -> Link:
         mean, covariance, _, _, cross = self._adapted(now.mean, now.covariance, duration, with_cross=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +14,15 @@ from jkofilter.errors import InputError
 from jkofilter.models.checks import positive_number
 from jkofilter.models.potentials import Potential
 from jkofilter.numerics.domain import Domain
+
+
+class Drifting(Protocol):
+    """A diffusion, of which only the drift is asked."""
+
+    @property
+    def drift(self) -> Callable[[Tensor], Tensor]:
+        """Of states (n, d), units of the state per unit of time."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,17 @@ class LangevinSDE:
     def variance_rate(self) -> float:
         """2/beta: variance the noise adds to each coordinate per unit of time."""
         return 2.0 / float(self.beta)
+
+
+def relaxation_rate(sde: Drifting, x: Points) -> float:
+    """How fast a drift pulls points (n, d) to their mean m, per unit of time, as a size.
+
+    E[(X - m) . drift] / E|X - m|^2: exact for an isotropic quadratic; elsewhere an order of magnitude.
+    """
+    drift = torch.nan_to_num(sde.drift(x).detach(), 0.0, 0.0, 0.0)
+    centred = x - x.mean(0)
+    spread = centred.square().sum().item()
+    return abs((centred * drift).sum().item()) / spread if spread > 0 else 0.0
 
 
 def refuse_walls(sde: LangevinSDE, name: str) -> None:

@@ -17,7 +17,7 @@ from jkofilter.models.observation_checks import check_observation, checked_log_l
 from jkofilter.models.observations import ObservationModel
 from jkofilter.models.potential_checks import check_potential
 from jkofilter.models.priors import as_vector_prior, require_inside
-from jkofilter.models.sde import LangevinSDE
+from jkofilter.models.sde import LangevinSDE, relaxation_rate
 from jkofilter.numerics.draws import stream
 
 _PROBES = 64
@@ -81,11 +81,7 @@ class StateSpaceModel:
 
         Exact for an isotropic quadratic; elsewhere an order of magnitude, for questions of units.
         """
-        draws = probed_prior(self.prior)
-        drift = torch.nan_to_num(self.sde.drift(draws).detach(), 0.0, 0.0, 0.0)
-        centred = draws - draws.mean(0)
-        spread = centred.square().sum().item()
-        return abs((centred * drift).sum().item()) / spread if spread > 0 else 0.0
+        return relaxation_rate(self.sde, probed_prior(self.prior))
 
     def _example(self) -> Tensor:
         return sample_prior(self.prior, 1, stream(0, "probe"))

@@ -14,14 +14,12 @@ import numpy as np
 from scipy.linalg import solve_banded
 
 from jkofilter._typing import Array
-from jkofilter.numerics.chang_cooper import GAMMA, bernoulli
+from jkofilter.numerics.chang_cooper import backward_step, face_weights
 from jkofilter.numerics.reversible_line import ReversibleLine
-from jkofilter.numerics.tridiagonal import factorised, solved
 
 _STEPS, _GROWTH = 120, 1.2
 _DOUBLINGS = 16
 _TOGETHER = 2048
-_NEWER, _OLDER = 1.0 / (GAMMA * (2.0 - GAMMA)), (1.0 - GAMMA) ** 2 / (GAMMA * (2.0 - GAMMA))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +42,10 @@ class BackwardCells:
     @cached_property
     def _rates(self) -> tuple[Array, Array]:
         """To the right and to the left between neighbours, (n - 1,) each."""
-        rise = -np.diff(self.line.log_speed(self.line.inside(self.centres)))
-        downhill = bernoulli(np.abs(rise))
-        uphill = downhill + np.abs(rise)
+        right, left = face_weights(-np.diff(self.line.log_speed(self.line.inside(self.centres))))
         speed = self.line.diffusivity(self.line.inside(self.edges[1:-1])) / np.diff(self.centres)
         widths = np.diff(self.edges)
-        right, left = np.where(rise > 0, downhill, uphill), np.where(rise > 0, uphill, downhill)
         return speed * right / widths[:-1], speed * left / widths[1:]
-
-    def _step(self, h: Array, duration: float) -> Array:
-        """TR-BDF2 for h' = G'h, (n,)."""
-        right, left = self._rates
-        c = 0.5 * GAMMA * duration
-        factors = factorised(-c * left, 1.0 + c * self._outflow, -c * right)
-        rise = np.diff(h)
-        change = np.append(right * rise, 0.0)
-        change[1:] -= left * rise
-        stage = np.asarray(solved(*factors, h + c * change))
-        return np.asarray(solved(*factors, _NEWER * stage - _OLDER * h))
-
-    @cached_property
-    def _outflow(self) -> Array:
-        right, left = self._rates
-        return np.asarray(np.append(right, 0.0) + np.append(0.0, left))
 
     def earlier(self, log_h: Array, duration: float) -> Array:
         """log E[h(X after duration) | X in the cell now], (n,), from log h in the cells."""
@@ -76,15 +55,15 @@ class BackwardCells:
         while passed < duration * (1.0 - 1e-12):
             # Short steps first: h may just have been multiplied by a sharp likelihood.
             step = min(step, duration - passed)
-            h, passed, step = self._step(h, step), passed + step, min(_GROWTH * step, longest)
+            h, passed, step = backward_step(h, step, *self._rates), passed + step, min(_GROWTH * step, longest)
         return np.asarray(np.log(np.maximum(h, np.finfo(float).tiny)) + top)
 
     def transition(self, duration: float) -> Array:
         """P(in cell j after duration | in cell i now) over the width of j, (n, n)."""
         right, left = self._rates
-        step = duration / 2**_DOUBLINGS
+        step, outflow = duration / 2**_DOUBLINGS, np.append(right, 0.0) + np.append(0.0, left)
         bands = np.zeros((3, self.centres.size))
-        bands[0, 1:], bands[1], bands[2, :-1] = -step * right, 1.0 + step * self._outflow, -step * left
+        bands[0, 1:], bands[1], bands[2, :-1] = -step * right, 1.0 + step * outflow, -step * left
         # Backward Euler, so short that its error is gone, for no probability may come out negative.
         moves = solve_banded((1, 1), bands, np.eye(self.centres.size), check_finite=False)
         for _ in range(_DOUBLINGS):

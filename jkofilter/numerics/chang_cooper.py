@@ -60,6 +60,35 @@ def bernoulli(z: Array) -> Array:
     return np.where(small, series, quotient)
 
 
+def face_weights(rise: Array) -> tuple[Array, Array]:
+    """Chang and Cooper's weights of a step up by ``rise`` = beta (V(after) - V(before)) and of the step back, (n,)."""
+    downhill = bernoulli(np.abs(rise))
+    # B(-z) = B(z) + z; adding |z| to the smaller weight loses no digits on either side.
+    uphill = downhill + np.abs(rise)
+    return np.where(rise > 0, downhill, uphill), np.where(rise > 0, uphill, downhill)
+
+
+def backward_step(u: Array, duration: float, rightward: Array, leftward: Array, exits: Array | None = None) -> Array:
+    """One TR-BDF2 step of the backward equation u' = G'u, (n,); constants are kept where there is no exit.
+
+    Args:
+        u: a function of the cells, (n,).
+        duration: time.
+        rightward: rate from each cell to the one on its right, (n - 1,).
+        leftward: rate from each cell's right neighbour to it, (n - 1,).
+        exits: rate from each cell out of the interval for good, (n,); None where both ends are closed.
+    """
+    c = 0.5 * GAMMA * duration
+    lost = np.zeros_like(u) if exits is None else exits
+    outflow = np.append(rightward, 0.0) + np.append(0.0, leftward) + lost
+    factors = factorised(-c * leftward, 1.0 + c * outflow, -c * rightward)
+    rise = np.diff(u)
+    change = np.append(rightward * rise, 0.0) - lost * u
+    change[1:] -= leftward * rise
+    stage = np.asarray(solved(*factors, u + c * change))
+    return np.asarray(solved(*factors, _NEWER * stage - _OLDER * u))
+
+
 class ChangCooper:
     """The generator on equal cells with closed ends, and its time steps.
 
@@ -79,13 +108,9 @@ class ChangCooper:
     growth_tolerance = 1e-9
 
     def __init__(self, potential: Array, width: float, beta: float, diffusivity: Array | None = None) -> None:
-        z = beta * np.diff(potential, axis=0)
-        downhill = bernoulli(np.abs(z))
-        # B(-z) = B(z) + z; adding |z| to the smaller weight loses no digits on either side.
-        uphill = downhill + np.abs(z)
+        right, left = face_weights(beta * np.diff(potential, axis=0))
         scale = (1.0 / beta if diffusivity is None else diffusivity) / (width * width)
-        self.rightward = scale * np.where(z > 0, downhill, uphill)
-        self.leftward = scale * np.where(z > 0, uphill, downhill)
+        self.rightward, self.leftward = scale * right, scale * left
         self.outflow = np.zeros(potential.shape)
         self.outflow[:-1] += self.rightward
         self.outflow[1:] += self.leftward

@@ -15,8 +15,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from jkofilter._typing import Array
-from jkofilter.numerics.chang_cooper import GAMMA, bernoulli
-from jkofilter.numerics.tridiagonal import factorised, solved
+from jkofilter.numerics.chang_cooper import backward_step, face_weights
 
 _GROWTH = 1.05
 _LONGEST = 200
@@ -64,18 +63,17 @@ def _on_cells(
     at = beta * energy(np.concatenate([centres, ends]))
     inner, outer = at[:cells], list(at[cells:])
     scale = 1.0 / (beta * width**2)
-    rightward, leftward = scale * _fitted(np.diff(inner)), scale * _fitted(-np.diff(inner))
-    outflow = np.append(rightward, 0.0) + np.append(0.0, leftward)
-    if stay.absorbs_low:
-        outflow[0] += 2.0 * scale * _fitted(np.array([outer.pop(0) - inner[0]]))[0]
-    if stay.absorbs_high:
-        outflow[-1] += 2.0 * scale * _fitted(np.array([outer.pop(0) - inner[-1]]))[0]
+    rightward, leftward = (scale * weight for weight in face_weights(np.diff(inner)))
+    exits = np.zeros(cells)
+    # Half a cell from an absorbing end the flux is fitted over that half.
+    for cell in [0] * stay.absorbs_low + [-1] * stay.absorbs_high:
+        exits[cell] += 2.0 * scale * face_weights(np.array([outer.pop(0) - inner[cell]]))[0][0]
     u, found, now = np.ones(cells), [], 0.0
     step = 0.5 * width**2 * beta
     for time in times:
         while now < time:
             length = min(step, time - now)
-            u = _tr_bdf2(u, length, rightward, leftward, outflow)
+            u = backward_step(u, length, rightward, leftward, exits)
             # The last step to a time ends there, and is no reason for those after it to be short.
             now = time if length == time - now else now + length
             step = min(_GROWTH * step, times[-1] / _LONGEST)
@@ -83,22 +81,3 @@ def _on_cells(
         knots = np.concatenate([[stay.low], centres, [stay.high]])
         found.append(CubicSpline(knots, np.concatenate([[low], u, [high]]))(x))
     return np.array(found)
-
-
-def _fitted(z: Array) -> Array:
-    """B(z) = z / (exp(z) - 1) for any z: the weight of a step up by z."""
-    size = np.abs(z)
-    below = bernoulli(size)
-    return np.asarray(np.where(z > 0, below, below + size))
-
-
-def _tr_bdf2(u: Array, duration: float, rightward: Array, leftward: Array, outflow: Array) -> Array:
-    """One step of u' = G'u: trapezoid to GAMMA * duration, then BDF2."""
-    c = 0.5 * GAMMA * duration
-    factors = factorised(-c * leftward, 1.0 + c * outflow, -c * rightward)
-    change = -outflow * u
-    change[:-1] += rightward * u[1:]
-    change[1:] += leftward * u[:-1]
-    stage = np.asarray(solved(*factors, u + c * change))
-    newer, older = 1.0 / (GAMMA * (2.0 - GAMMA)), (1.0 - GAMMA) ** 2 / (GAMMA * (2.0 - GAMMA))
-    return np.asarray(solved(*factors, newer * stage - older * u))

@@ -9,6 +9,7 @@ from scipy.stats import binom
 from jkofilter._typing import Array
 from jkofilter.models.series import ObservationSeries
 from jkofilter.numerics.arrays import as_array
+from jkofilter.numerics.autocorrelation import autocorrelation
 from jkofilter.pictures.over_time import on_axis
 from jkofilter.pictures.style import COLOURS, DPI, FONT, ORANGE, label_axes
 
@@ -41,8 +42,7 @@ def predictive_figure(series: ObservationSeries, pit: Array, residuals: Array, l
         name = "residual (sd)" if pit.shape[1] == 1 else f"residual (sd), component {i}"
         label_axes(course, "time" if series.clock is None else f"time ({series.clock.unit})", name)
         reach = min(lags, n - 1)
-        centred = residuals[present, i] - residuals[present, i].mean()
-        r = [float(centred[k:] @ centred[:-k] / (centred @ centred)) for k in range(1, reach + 1)]
+        r = autocorrelation(residuals[present, i], reach)
         memory.axhspan(-1.96 / np.sqrt(n), 1.96 / np.sqrt(n), color="lightgrey")
         memory.bar(np.arange(1, reach + 1), r, width=0.4, color=COLOURS[0])
         label_axes(memory, "lag (readings)", "autocorrelation")

@@ -15,7 +15,7 @@ from jkofilter.beliefs.gaussian import GaussianBelief
 from jkofilter.beliefs.info import StepInfo
 from jkofilter.numerics.draws import standard_normal
 from jkofilter.numerics.linalg import safe_cholesky, symmetrised
-from jkofilter.smoothing.contract import Smoothed
+from jkofilter.smoothing.contract import PathDraws, Smoothed, positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,14 @@ def smoothed_by(laws: Sequence[GaussianBelief], links: Sequence[Link]) -> list[G
         covariance = now.covariance + link.gain @ (later.covariance - link.covariance) @ link.gain.mT
         smoothed.append(GaussianBelief(now.time, mean, symmetrised(covariance), log_evidence))
     return smoothed[::-1]
+
+
+def gaussian_paths(
+    laws: Sequence[GaussianBelief], linked: Linked, n: int, times: Sequence[float], generator: Generator
+) -> PathDraws:
+    """``n`` paths at some of the times of the laws, from draws of the last of them back."""
+    last = laws[-1].sample(n, generator)
+    return PathDraws(backward_simulated(laws, linked, last, generator)[:, positions(laws, times)])
 
 
 def backward_simulated(laws: Sequence[GaussianBelief], linked: Linked, last: Points, generator: Generator) -> Paths:

@@ -176,7 +176,7 @@ class SmootherResult:
         labels: Labels = DEFAULT_LABELS,
         readings_on_state_axis: bool = False,
     ) -> Figure:
-        """The picture of this result: heat map on the line, else mean and 90 % band; the filter's beside it.
+        """The picture of this result: heat map on the line, else mean and 90 % band.
 
         Args:
             path: true states at ``times``, (k, d), to show with it.
